@@ -1,0 +1,3 @@
+//! Tidegate: a reverse proxy and load balancer that reads `nginx.conf` as it is.
+
+pub mod syntax;
