@@ -1,3 +1,21 @@
 //! Tidegate: a reverse proxy and load balancer that reads `nginx.conf` as it is.
+//!
+//! ```text
+//! bytes of files ─ syntax ─▶ statements ─ config ─▶ settings per level ─ http::level ─▶ Generation
+//!   (places kept)            (directives typed, faults collected)   (listeners · servers · locations · upstreams)
+//!
+//! accepted socket ─ http::connection ─▶ heads + hyper ─▶ Exchange ─ http::pipeline (the page) ─▶ content ─▶ upstream
+//! ```
 
+pub mod cli;
+pub mod config;
+pub mod generation;
+pub mod http;
+pub mod observe;
+pub mod process;
+pub mod settings;
 pub mod syntax;
+pub mod upstream;
+
+/// The nginx this is.
+pub const NGINX_VERSION: &str = "1.31.5";

@@ -25,13 +25,27 @@ pub enum Stage {
     Opening,
 }
 
+/// Which line nginx would print behind its message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Line {
+    /// The line the span starts on.
+    #[default]
+    OfSpan,
+    /// Another line: nginx reports a directive's faults where its `;` or `{` stands.
+    Of(Span),
+    /// None: nginx finds it when it no longer knows the place. The picture still shows it.
+    Unnamed,
+}
+
 /// Something wrong with the configuration, and where.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     pub severity: Severity,
     pub stage: Stage,
-    /// Where; `None` when nginx names no place (`no "events" section in configuration`).
+    /// What to point at; `None` when there is no such place (`no "events" section in configuration`).
     pub span: Option<Span>,
+    /// The line in nginx's message.
+    pub line: Line,
     /// nginx's own words, without severity and place. Bytes of the file in it are kept as they are.
     pub message: Vec<u8>,
     /// What to do about it.
@@ -47,6 +61,7 @@ impl Fault {
             severity: Severity::Emerg,
             stage: Stage::Reading,
             span: Some(span),
+            line: Line::OfSpan,
             message: message.into(),
             help: None,
             also: None,
@@ -70,6 +85,22 @@ impl Fault {
     pub fn when(mut self, stage: Stage) -> Self {
         self.stage = stage;
         self
+    }
+
+    /// Leaves the place out of nginx's line.
+    #[must_use]
+    pub fn unnamed(mut self) -> Self {
+        self.line = Line::Unnamed;
+        self
+    }
+
+    /// The place nginx's line names, if it names one.
+    pub fn reported(&self) -> Option<Span> {
+        match self.line {
+            Line::OfSpan => self.span,
+            Line::Of(span) => Some(span),
+            Line::Unnamed => None,
+        }
     }
 
     /// Says what to do about it.

@@ -49,9 +49,9 @@ impl Sources {
     pub fn reading_order(&self, span: Span) -> Vec<(u32, u32)> {
         let mut order = match self.of(span).included_at {
             Some(site) => self.reading_order(site),
-            None => vec![(span.file, 0)],
+            None => Vec::new(),
         };
-        order.push((span.start, span.file));
+        order.push((span.file, span.start));
         order
     }
 }

@@ -1,0 +1,273 @@
+//! nginx's command line: the flags, their faults, and the texts of `-h`, `-v` and `-V` (`ngx_get_options`).
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::Write,
+    os::unix::ffi::OsStrExt,
+    process::ExitCode,
+};
+
+use crate::process::{self, Invocation, Options, Order, Program, profile::Profile, worker};
+
+/// The version of nginx whose behaviour this is, as `$server` and the logs name it.
+pub const SERVER_VERSION: &str = "nginx/1.31.5";
+
+/// What this build has and lacks beyond nginx's defaults, in the words of nginx's `configure`; `-V` prints it.
+/// Tools (and nginx's own tests) look for `--with-http_…_module`, and for `--without-…` of what nginx has by default.
+pub const BUILT_IN: &[&str] = &["--with-http_stub_status_module"];
+
+/// The whole of `main`: a worker that the master started, or what the command line asks for.
+pub fn main<P: Program>(make: impl Fn() -> P) -> ExitCode {
+    if let Some(code) = worker::enter(&make) {
+        return code;
+    }
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let parsed = parse(&arguments).and_then(|asked| Ok((asked, Profile::selected().map_err(String::into_bytes)?)));
+    let (asked, profile) = match parsed {
+        Ok(parsed) => parsed,
+        Err(fault) => {
+            process::console(&fault);
+            return ExitCode::FAILURE;
+        }
+    };
+    if asked.version {
+        // Who closed standard error does not want to read it.
+        let _ = std::io::stderr().write_all(version_text(&asked, profile).as_bytes());
+        if !asked.options.test {
+            return ExitCode::SUCCESS;
+        }
+    }
+    process::run(make(), Invocation::new(asked.options, profile, arguments))
+}
+
+/// What the command line asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// `-v`, and with `-V` and `-h` as well.
+    pub version: bool,
+    /// `-V`.
+    pub configure: bool,
+    /// `-h` or `-?`.
+    pub help: bool,
+    /// Everything else.
+    pub options: Options,
+}
+
+/// Reads the flags behind the program's name. They may stand together (`-tq`) and hold their value (`-cfile`).
+/// The fault is what nginx prints behind `nginx: `.
+pub fn parse(arguments: &[OsString]) -> Result<Asked, Vec<u8>> {
+    let mut asked = Asked::default();
+    let mut rest = arguments.iter().skip(1);
+    while let Some(argument) = rest.next() {
+        if let Some(flag) = long_flag(argument) {
+            set_flag(&mut asked, flag);
+            continue;
+        }
+        let Some((b'-', mut flags)) = argument.as_bytes().split_first().map(|(first, flags)| (*first, flags)) else {
+            return Err(invalid(argument.as_bytes()));
+        };
+        while let Some((&flag, behind)) = flags.split_first() {
+            flags = behind;
+            if set_flag(&mut asked, flag) {
+                continue;
+            }
+            let Some(needed) = needed_value(flag) else { return Err(invalid(&[flag])) };
+            let value =
+                if behind.is_empty() { rest.next().map(OsString::as_os_str) } else { Some(OsStr::from_bytes(behind)) };
+            let Some(value) = value else {
+                return Err(format!("option \"-{}\" requires {needed}", char::from(flag)).into_bytes());
+            };
+            set_value(&mut asked.options, flag, value)?;
+            break;
+        }
+    }
+    Ok(asked)
+}
+
+/// Flags that are words; nginx has none.
+fn long_flag(argument: &OsStr) -> Option<u8> {
+    match argument.as_bytes() {
+        b"--test" => Some(b't'),
+        b"--help" => Some(b'h'),
+        b"--version" => Some(b'v'),
+        _ => None,
+    }
+}
+
+/// A flag without a value; false when it is none.
+fn set_flag(asked: &mut Asked, flag: u8) -> bool {
+    match flag {
+        b'?' | b'h' => (asked.version, asked.help) = (true, true),
+        b'v' => asked.version = true,
+        b'V' => (asked.version, asked.configure) = (true, true),
+        b't' => asked.options.test = true,
+        b'T' => (asked.options.test, asked.options.dump) = (true, true),
+        b'q' => asked.options.quiet = true,
+        _ => return false,
+    }
+    true
+}
+
+/// The value a flag must have, as nginx calls it when it is missing.
+fn needed_value(flag: u8) -> Option<&'static str> {
+    match flag {
+        b'p' => Some("directory name"),
+        b'e' | b'c' => Some("file name"),
+        b'g' | b's' => Some("parameter"),
+        _ => None,
+    }
+}
+
+fn set_value(options: &mut Options, flag: u8, value: &OsStr) -> Result<(), Vec<u8>> {
+    let owned = Some(value.to_owned());
+    match flag {
+        b'p' => options.prefix = owned,
+        b'e' if value == "stderr" => options.error_log = Some(OsString::new()),
+        b'e' => options.error_log = owned,
+        b'c' => options.conf = owned,
+        b'g' => options.globals = owned,
+        _ => {
+            let order = Order::named(value.as_bytes());
+            options.order = Some(order.ok_or_else(|| invalid(&[b"-s ", value.as_bytes()].concat()))?);
+        }
+    }
+    Ok(())
+}
+
+fn invalid(what: &[u8]) -> Vec<u8> {
+    [b"invalid option: \"", what, b"\""].concat()
+}
+
+/// The text of `-v`, `-V` and `-h`.
+fn version_text(asked: &Asked, profile: &Profile) -> String {
+    let mut text = format!("nginx version: {SERVER_VERSION} (tidegate/{})\n", env!("CARGO_PKG_VERSION"));
+    if asked.help {
+        let error_log = match profile.error_log {
+            "stderr" => "stderr".to_owned(),
+            path => full(profile, path),
+        };
+        let options = [
+            ("?,-h", "this help"),
+            ("v", "show version and exit"),
+            ("V", "show version and configure options then exit"),
+            ("t", "test configuration and exit"),
+            ("T", "test configuration, dump it and exit"),
+            ("q", "suppress non-error messages during configuration testing"),
+            ("s signal", "send signal to a master process: stop, quit, reopen, reload"),
+            ("p prefix", &format!("set prefix path (default: {}/)", profile.prefix)),
+            ("e filename", &format!("set error log file (default: {error_log})")),
+            ("c filename", &format!("set configuration file (default: {})", full(profile, profile.conf))),
+            ("g directives", "set global directives out of configuration file"),
+        ];
+        text.push_str("Usage: nginx [-?hvVtTq] [-s signal] [-p prefix]\n");
+        text.push_str("             [-e filename] [-c filename] [-g directives]\n\nOptions:\n");
+        for (flag, meaning) in options {
+            text.push_str(&format!("  -{flag:12} : {meaning}\n"));
+        }
+        text.push('\n');
+    }
+    if asked.configure {
+        let arguments = profile.configure_arguments();
+        let built_in: String = BUILT_IN.iter().map(|feature| format!(" {feature}")).collect();
+        text.push_str(&format!("configure arguments: {arguments}{built_in}\n"));
+    }
+    text
+}
+
+fn full(profile: &Profile, path: &str) -> String {
+    std::path::Path::new(profile.prefix).join(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::profile;
+
+    fn parsed(arguments: &[&str]) -> Result<Asked, String> {
+        let arguments: Vec<OsString> = std::iter::once(&"nginx").chain(arguments).map(OsString::from).collect();
+        parse(&arguments).map_err(|fault| String::from_utf8(fault).unwrap())
+    }
+
+    #[test]
+    fn flags_stand_together_and_hold_their_value() {
+        let expected = Options {
+            test: true,
+            quiet: true,
+            conf: Some("a.conf".into()),
+            prefix: Some("/p".into()),
+            error_log: Some("".into()),
+            order: Some(Order::Quit),
+            ..Options::default()
+        };
+        for arguments in [
+            &["-tq", "-ca.conf", "-p/p", "-estderr", "-squit"][..],
+            &["-t", "-q", "-c", "a.conf", "-p", "/p", "-e", "stderr", "-s", "quit"],
+            &["-tqca.conf", "--test", "-p", "/p", "-e", "stderr", "-s", "quit"],
+        ] {
+            assert_eq!(parsed(arguments).unwrap().options, expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_g_the_last_counts() {
+        let options = parsed(&["-g", "daemon off;", "-g", "master_process off;"]).unwrap().options;
+        assert_eq!(options.globals.as_deref(), Some(OsStr::new("master_process off;")));
+    }
+
+    #[test]
+    fn faults_read_as_in_nginx() {
+        for (arguments, fault) in [
+            (&["-x"][..], "invalid option: \"x\""),
+            (&["-tz"], "invalid option: \"z\""),
+            (&["foo"], "invalid option: \"foo\""),
+            (&[""], "invalid option: \"\""),
+            (&["--bar"], "invalid option: \"-\""),
+            (&["-s", "foo"], "invalid option: \"-s foo\""),
+            (&["-sfoo"], "invalid option: \"-s foo\""),
+            (&["-s"], "option \"-s\" requires parameter"),
+            (&["-c"], "option \"-c\" requires file name"),
+            (&["-e"], "option \"-e\" requires file name"),
+            (&["-p"], "option \"-p\" requires directory name"),
+            (&["-g"], "option \"-g\" requires parameter"),
+        ] {
+            assert_eq!(parsed(arguments).unwrap_err(), fault);
+        }
+    }
+
+    #[test]
+    fn help_has_nginxs_layout() {
+        let asked = parsed(&["-h"]).unwrap();
+        let text = version_text(&asked, &profile::DEBIAN);
+        let (version, rest) = text.split_once('\n').unwrap();
+        assert_eq!(version, format!("nginx version: nginx/1.31.5 (tidegate/{})", env!("CARGO_PKG_VERSION")));
+        assert_eq!(
+            rest,
+            "Usage: nginx [-?hvVtTq] [-s signal] [-p prefix]
+             [-e filename] [-c filename] [-g directives]
+
+Options:
+  -?,-h         : this help
+  -v            : show version and exit
+  -V            : show version and configure options then exit
+  -t            : test configuration and exit
+  -T            : test configuration, dump it and exit
+  -q            : suppress non-error messages during configuration testing
+  -s signal     : send signal to a master process: stop, quit, reopen, reload
+  -p prefix     : set prefix path (default: /usr/share/nginx/)
+  -e filename   : set error log file (default: stderr)
+  -c filename   : set configuration file (default: /etc/nginx/nginx.conf)
+  -g directives : set global directives out of configuration file
+
+"
+        );
+    }
+
+    #[test]
+    fn configure_arguments_list_the_paths_and_what_is_built_in() {
+        let asked = parsed(&["-V"]).unwrap();
+        let text = version_text(&asked, &profile::NGINX_ORG);
+        let line = text.lines().last().unwrap();
+        assert!(line.starts_with("configure arguments: --prefix=/etc/nginx --sbin-path=/usr/sbin/nginx "));
+        assert!(line.ends_with(BUILT_IN.last().unwrap()));
+    }
+}

@@ -1,0 +1,407 @@
+//! Bodies: what an answer is made of, and what a client sent.
+
+use super::{connection::Connection, exchange::Exchange};
+use crate::upstream::body::UpstreamBody;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming};
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::fs::FileExt,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+/// What an answer is made of: a closed set.
+#[derive(Default)]
+pub enum Body {
+    #[default]
+    Empty,
+    Bytes(Bytes),
+    File(FileBody),
+    /// Bytes and stretches of a file, one after the other: `multipart/byteranges`.
+    Parts(std::vec::IntoIter<Body>, Box<Body>),
+    Upstream(Box<UpstreamBody>),
+    Gzip(Box<super::modules::gzip::GzipBody>),
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("reading the file failed: {0}")]
+    File(#[from] std::io::Error),
+    /// The file is shorter than it was.
+    #[error("the file was truncated while it was sent")]
+    Truncated,
+    #[error(transparent)]
+    Upstream(#[from] crate::upstream::Failure),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Bytes(_) => "Bytes",
+            Self::File(_) => "File",
+            Self::Parts(..) => "Parts",
+            Self::Upstream(_) => "Upstream",
+            Self::Gzip(_) => "Gzip",
+        })
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Bytes(bytes) }
+    }
+}
+
+impl Body {
+    /// The next piece; `None` at the end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Self::File(file) => Poll::Ready(file.next()),
+            Self::Parts(rest, current) => loop {
+                match ready!(current.poll_next(cx)) {
+                    Some(piece) => return Poll::Ready(Some(piece)),
+                    None => match rest.next() {
+                        Some(next) => **current = next,
+                        None => return Poll::Ready(None),
+                    },
+                }
+            },
+            Self::Upstream(body) => body.poll_next(cx),
+            Self::Gzip(body) => body.poll_next(cx),
+        }
+    }
+
+    /// The upstream's body, under whatever is done to it.
+    pub fn upstream(&self) -> Option<&UpstreamBody> {
+        match self {
+            Self::Upstream(body) => Some(body),
+            Self::Gzip(body) => body.inner().upstream(),
+            _ => None,
+        }
+    }
+
+    /// The connection to the upstream, for good.
+    pub fn take_link(&mut self) -> Option<crate::upstream::pool::Link> {
+        match std::mem::take(self) {
+            Self::Upstream(body) => body.take_lease()?.into_link(),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    /// Bodies one after the other.
+    pub fn parts(parts: Vec<Self>) -> Self {
+        Self::Parts(parts.into_iter(), Box::default())
+    }
+
+    /// Whether nothing is left to send.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+/// A stretch of a file.
+#[derive(Clone, Debug)]
+pub struct FileBody {
+    pub file: Arc<File>,
+    /// Next byte to send.
+    pub offset: u64,
+    /// Bytes left to send.
+    pub left: u64,
+}
+
+/// How much of a file is read at once (`output_buffers` has nginx's 2 of 32 KB; one read of both).
+const FILE_PIECE: u64 = 64 << 10;
+
+impl FileBody {
+    fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if self.left == 0 {
+            return None;
+        }
+        let want = usize::try_from(self.left.min(FILE_PIECE)).unwrap_or(0);
+        let mut piece = BytesMut::zeroed(want);
+        match self.file.read_at(&mut piece, self.offset) {
+            Ok(0) => Some(Err(BodyError::Truncated)),
+            Ok(got) => {
+                piece.truncate(got);
+                self.offset += got as u64;
+                self.left -= got as u64;
+                Some(Ok(piece.freeze()))
+            }
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+}
+
+/// The body of an answer on its way into hyper. When it ends, or is dropped, the request is over.
+pub struct Outgoing {
+    body: Body,
+    exchange: Option<Box<Exchange>>,
+    /// Dropped with the body: tells the connection that it is over.
+    _guard: super::heads::BodyGuard,
+    /// Bytes a second, if `limit_rate` is on, and what paces them.
+    pace: Option<super::limit_rate::Pace>,
+}
+
+impl Outgoing {
+    /// The body of an exchange's answer.
+    pub fn new(body: Body, exchange: Box<Exchange>, guard: super::heads::BodyGuard) -> Self {
+        let pace = super::limit_rate::Pace::of(&exchange);
+        Self { body, exchange: Some(exchange), _guard: guard, pace }
+    }
+
+    /// Ends the request: its log line is written when the last byte has left.
+    fn finish(&mut self, complete: bool) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.sent.complete = complete;
+            if let Some(upstream) = self.body.upstream() {
+                upstream.report(&mut exchange);
+            }
+            let connection = Rc::clone(&exchange.connection);
+            connection.finished(exchange);
+        }
+    }
+}
+
+impl hyper::body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(pace) = &mut this.pace {
+            ready!(pace.poll_ready(cx));
+        }
+        match ready!(this.body.poll_next(cx)) {
+            Some(Ok(piece)) => {
+                if let Some(pace) = &mut this.pace {
+                    pace.sent(piece.len());
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Some(Err(error)) => {
+                if let Some(exchange) = &this.exchange {
+                    exchange.connection.broken.set(true);
+                }
+                this.finish(false);
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                this.finish(true);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_empty() && self.exchange.is_none()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let complete = self.body.is_empty();
+        self.finish(complete);
+    }
+}
+
+/// What the client sent, or is going to send.
+#[derive(Default)]
+pub struct RequestBody {
+    incoming: Option<Incoming>,
+    read: Read,
+    received: u64,
+    streamed: bool,
+}
+
+#[derive(Default)]
+enum Read {
+    #[default]
+    Nothing,
+    Memory(Bytes),
+    File {
+        file: Arc<File>,
+        name: Option<Vec<u8>>,
+        length: u64,
+    },
+}
+
+/// Why a request's body could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestBodyError {
+    #[error("client intended to send too large chunked body")]
+    TooLarge,
+    #[error("client timed out")]
+    Timeout,
+    /// Bad framing.
+    #[error("client sent invalid body")]
+    Bad,
+    #[error("client prematurely closed connection")]
+    Gone,
+    #[error("a temporary file could not be written")]
+    Disk,
+}
+
+/// What bounds the reading of a body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// `client_max_body_size`; 0 is none.
+    pub max: u64,
+    /// `client_body_buffer_size`: more goes to a temporary file.
+    pub memory: usize,
+    /// `client_body_timeout`: the longest gap.
+    pub gap: Duration,
+}
+
+impl RequestBody {
+    pub fn new(incoming: Option<Incoming>) -> Self {
+        Self { incoming, ..Self::default() }
+    }
+
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The body, if it is in memory.
+    pub fn memory(&self) -> Option<&Bytes> {
+        match &self.read {
+            Read::Memory(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The temporary file's name, if the body is in one that has a name.
+    pub fn file_name(&self) -> Option<&[u8]> {
+        match &self.read {
+            Read::File { name, .. } => name.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The length, once it was read whole.
+    pub fn length(&self) -> Option<u64> {
+        match &self.read {
+            Read::Nothing => None,
+            Read::Memory(bytes) => Some(bytes.len() as u64),
+            Read::File { length, .. } => Some(*length),
+        }
+    }
+
+    /// Whether the announced length is above `client_max_body_size`.
+    pub fn too_large(&self, max: u64) -> bool {
+        use hyper::body::Body;
+        let announced = self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact());
+        max != 0 && announced.is_some_and(|length| length > max)
+    }
+
+    /// Reads the body whole: into memory, or beyond the limit into a temporary file.
+    ///
+    /// # Errors
+    /// [`RequestBodyError`] says whose fault it was.
+    pub async fn read(&mut self, limits: BodyLimits) -> Result<(), RequestBodyError> {
+        let Some(mut incoming) = self.incoming.take() else {
+            if matches!(self.read, Read::Nothing) {
+                self.read = Read::Memory(Bytes::new());
+            }
+            return Ok(());
+        };
+        let mut first: Option<Bytes> = None;
+        let mut memory = BytesMut::new();
+        let mut file: Option<File> = None;
+        loop {
+            let frame = tokio::time::timeout(limits.gap, incoming.frame()).await;
+            let piece = match frame.map_err(|_| RequestBodyError::Timeout)? {
+                None => break,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => piece,
+                    Err(_) => continue,
+                },
+                Some(Err(error)) if error.is_parse() || error.is_user() => return Err(RequestBodyError::Bad),
+                Some(Err(_)) => return Err(RequestBodyError::Gone),
+            };
+            self.received += piece.len() as u64;
+            if limits.max != 0 && self.received > limits.max {
+                return Err(RequestBodyError::TooLarge);
+            }
+            if let Some(file) = &mut file {
+                file.write_all(&piece).map_err(|_| RequestBodyError::Disk)?;
+            } else if first.is_none() && memory.is_empty() && piece.len() <= limits.memory {
+                first = Some(piece);
+            } else {
+                memory.extend_from_slice(&first.take().unwrap_or_default());
+                memory.extend_from_slice(&piece);
+                if memory.len() > limits.memory {
+                    let mut temporary = tempfile::tempfile().map_err(|_| RequestBodyError::Disk)?;
+                    temporary.write_all(&memory).map_err(|_| RequestBodyError::Disk)?;
+                    memory = BytesMut::new();
+                    file = Some(temporary);
+                }
+            }
+        }
+        self.read = match file {
+            Some(file) => Read::File { file: Arc::new(file), name: None, length: self.received },
+            None => Read::Memory(first.unwrap_or_else(|| memory.freeze())),
+        };
+        Ok(())
+    }
+
+    /// A body that was read whole, once more from its start, for one attempt to send it.
+    pub fn replay(&self) -> Body {
+        match &self.read {
+            Read::Nothing => Body::Empty,
+            Read::Memory(bytes) => Body::from(bytes.clone()),
+            Read::File { file, length, .. } => {
+                Body::File(FileBody { file: Arc::clone(file), offset: 0, left: *length })
+            }
+        }
+    }
+
+    /// The body is passed on as it comes, and cannot be had twice.
+    pub fn is_streaming(&self) -> bool {
+        self.streamed || self.incoming.is_some()
+    }
+
+    /// Takes the body to pass it on as it comes.
+    pub fn take_stream(&mut self) -> Option<Incoming> {
+        let incoming = self.incoming.take()?;
+        self.streamed = true;
+        Some(incoming)
+    }
+
+    /// Takes away what was not read, so that somebody may read it to its end behind the answer.
+    pub fn take_unread(&mut self) -> Option<Incoming> {
+        self.incoming.take()
+    }
+}
+
+/// Reads and forgets the rest of a request, so that the connection can serve another one
+/// (`ngx_http_discard_request_body`).
+pub async fn discard(mut incoming: Incoming, connection: Rc<Connection>, gap: Duration) {
+    loop {
+        match tokio::time::timeout(gap, incoming.frame()).await {
+            Ok(Some(Ok(_))) => {}
+            Ok(None) => return,
+            Ok(Some(Err(_))) | Err(_) => {
+                connection.broken.set(true);
+                return;
+            }
+        }
+    }
+}

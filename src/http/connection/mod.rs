@@ -1,0 +1,357 @@
+//! A client's connection: who it is, and the loop that reads requests from it until it ends.
+
+mod close;
+mod service;
+mod wait;
+
+use super::{
+    exchange::Exchange,
+    generation::Http,
+    heads::{self, Asked, Limits, ServerHandle, ServerSide, Stop},
+    listener::{Listener, Virtual},
+    pipeline,
+    worker::Worker,
+};
+use crate::{
+    config::values::{Address, ip_text},
+    observe::error_log::{self, Level},
+    upstream::{connect, wire::proxy_protocol},
+};
+use hyper::server::conn::http1;
+use service::Service;
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    future::{Future, poll_fn},
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
+
+/// What a connection is made of.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Stream for S {}
+
+/// A client's connection, as requests on it see it.
+pub struct Connection {
+    pub worker: Rc<Worker>,
+    /// `$connection`.
+    pub serial: u64,
+    /// `$connection_requests`.
+    pub requests: Cell<u64>,
+    pub started: Instant,
+    pub side: ServerSide,
+    /// It cannot serve another request.
+    pub broken: Cell<bool>,
+    /// The request under way ends if the client leaves.
+    pub abortable: Cell<bool>,
+    /// What the PROXY protocol said of the client.
+    pub proxied: OnceCell<proxy_protocol::Header>,
+    http: RefCell<(Arc<Http>, Arc<Listener>)>,
+    local: Address,
+    remote: Address,
+    texts: OnceCell<Texts>,
+    finishing: RefCell<Option<Box<Exchange>>>,
+    tunnel: RefCell<Option<service::Switch>>,
+}
+
+/// Addresses as texts.
+struct Texts {
+    remote_ip: String,
+    remote_port: String,
+    local_ip: String,
+    local_port: String,
+}
+
+impl Connection {
+    pub fn new(
+        worker: Rc<Worker>,
+        http: Arc<Http>,
+        listener: Arc<Listener>,
+        serial: u64,
+        local: Address,
+        remote: Address,
+    ) -> Self {
+        Self {
+            worker,
+            serial,
+            requests: Cell::new(0),
+            started: Instant::now(),
+            side: ServerSide::default(),
+            broken: Cell::new(false),
+            abortable: Cell::new(false),
+            proxied: OnceCell::new(),
+            http: RefCell::new((http, listener)),
+            local,
+            remote,
+            texts: OnceCell::new(),
+            finishing: RefCell::new(None),
+            tunnel: RefCell::new(None),
+        }
+    }
+
+    /// The generation for the next request: the one in force, unless it no longer has this listener.
+    fn follow(&self) -> bool {
+        let mut held = self.http.borrow_mut();
+        if self.worker.is_current(&held.0) {
+            return true;
+        }
+        let http = self.worker.http();
+        match http.listener(&held.1.address) {
+            Some(listener) => {
+                *held = (http, listener);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The generation this connection serves.
+    pub fn http(&self) -> Arc<Http> {
+        Arc::clone(&self.http.borrow().0)
+    }
+
+    fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.http.borrow().1)
+    }
+
+    fn with_host<T>(&self, look: impl FnOnce(&Virtual) -> T) -> T {
+        look(self.http.borrow().1.host(&self.local))
+    }
+
+    /// Whether TLS is spoken.
+    pub fn tls(&self) -> bool {
+        false
+    }
+
+    /// `$scheme`.
+    pub fn scheme(&self) -> &'static [u8] {
+        if self.tls() { b"https" } else { b"http" }
+    }
+
+    /// The client's address; `None` on a unix socket.
+    pub fn remote_ip_address(&self) -> Option<IpAddr> {
+        match &self.remote {
+            Address::Tcp(remote) => Some(remote.ip()),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// `$remote_addr`.
+    pub fn remote_ip(&self) -> &str {
+        &self.texts().remote_ip
+    }
+
+    /// As in the error log.
+    pub fn remote_text(&self) -> &str {
+        self.remote_ip()
+    }
+
+    /// `$remote_port`.
+    pub fn remote_port(&self) -> &str {
+        &self.texts().remote_port
+    }
+
+    /// `$server_addr`.
+    pub fn local_ip(&self) -> &str {
+        &self.texts().local_ip
+    }
+
+    /// `$server_port`.
+    pub fn local_port(&self) -> &str {
+        &self.texts().local_port
+    }
+
+    /// `$binary_remote_addr`.
+    pub fn remote_binary(&self) -> smallvec::SmallVec<[u8; 16]> {
+        match self.remote_ip_address() {
+            Some(IpAddr::V4(ip)) => smallvec::SmallVec::from_slice(&ip.octets()),
+            Some(IpAddr::V6(ip)) => smallvec::SmallVec::from_slice(&ip.octets()),
+            None => smallvec::SmallVec::from_slice(b"unix:"),
+        }
+    }
+
+    /// `$pipe`: whether the request was read together with the one before it.
+    pub fn pipelined(&self) -> bool {
+        false
+    }
+
+    fn texts(&self) -> &Texts {
+        self.texts.get_or_init(|| {
+            let split = |address: &Address| match address {
+                Address::Tcp(tcp) => (ip_text(tcp.ip()), tcp.port().to_string()),
+                Address::Unix(path) if path.as_os_str().is_empty() => ("unix:".to_owned(), String::new()),
+                Address::Unix(_) => (address.to_string(), String::new()),
+            };
+            let (remote_ip, remote_port) = split(&self.remote);
+            let (local_ip, local_port) = split(&self.local);
+            Texts { remote_ip, remote_port, local_ip, local_port }
+        })
+    }
+
+    /// The limits of a request's head, by the server its `Host` names.
+    fn limits(&self, host: Option<&[u8]>) -> Limits {
+        self.with_host(|hosts| {
+            let named = host.and_then(|host| hosts.find(host).ok().flatten());
+            let server = named.map_or(&hosts.default, |found| found.value);
+            let core = &server.base.settings.core;
+            Limits {
+                client_header_buffer_size: core.client_header_buffer_size.0,
+                large: (core.large_client_header_buffers.count, core.large_client_header_buffers.size),
+                max_headers: core.max_headers,
+                ignore_invalid_headers: core.ignore_invalid_headers,
+                underscores_in_headers: core.underscores_in_headers,
+                allow_connect: false,
+            }
+        })
+    }
+
+    /// Takes a request whose answer's last byte was handed over, to log it when it has left.
+    pub fn finished(&self, exchange: Box<Exchange>) {
+        *self.finishing.borrow_mut() = Some(exchange);
+    }
+
+    /// Logs the request that has ended, if one has.
+    fn settle(&self) -> Option<Duration> {
+        let mut exchange = self.finishing.borrow_mut().take()?;
+        exchange.sent.total = self.side.sent_now();
+        pipeline::log(&exchange);
+        let core = &exchange.location.settings.core;
+        Some(core.keepalive_timeout.timeout)
+    }
+
+    /// Writes a line about the connection to its default server's error log.
+    fn log(&self, level: Level, message: &str) {
+        let (http, server) = (self.http(), self.with_host(|hosts| Arc::clone(&hosts.default)));
+        let text = format!("{message}, client: {}, server: {}", self.remote_text(), self.local);
+        error_log::connection_line(&http, &server.base.settings.error_log, level, self.serial, &text);
+    }
+}
+
+/// Reads and answers requests until the connection ends.
+pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
+    let (_, handle) = heads::server(stream);
+    if let Some(connection) = Rc::get_mut(&mut connection) {
+        connection.side = handle.side().clone();
+    }
+    if connection.with_host(|host| host.proxy_protocol) && !wait::proxy_header(&handle, &connection).await {
+        return;
+    }
+    let mut hyper: Option<Pin<Box<http1::Connection<heads::ServerIo<S>, Service>>>> = None;
+    let mut idle = wait::Idle::First;
+    loop {
+        let asked = match wait::next(&handle, &connection, idle, &mut hyper).await {
+            Ok(head) => Asked::Request(head),
+            Err(wait::End::Stop(Stop::Refused(refusal))) => Asked::Refused(refusal),
+            Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
+                service::log_unfinished(&connection, *refusal);
+                return;
+            }
+            Err(end) => {
+                end.log(&connection);
+                return;
+            }
+        };
+        connection.requests.set(connection.requests.get() + 1);
+        connection.worker.counts.requests.fetch_add(1, Relaxed);
+        connection.worker.counts.writing.fetch_add(1, Relaxed);
+        handle.deliver(asked);
+        let conn = hyper.get_or_insert_with(|| {
+            let service = Service::new(Rc::clone(&connection));
+            Box::pin(heads::server_builder().serve_connection(handle.io(), service))
+        });
+        let outcome = drive(conn.as_mut(), &handle, &connection).await;
+        connection.worker.counts.writing.fetch_sub(1, Relaxed);
+        match outcome {
+            Outcome::Next => match connection.settle() {
+                Some(timeout) if !connection.broken.get() => idle = wait::Idle::Between(timeout),
+                _ => return,
+            },
+            Outcome::End { linger } => {
+                // Dropping hyper drops an answer under way, which then counts as ended.
+                drop(hyper.take());
+                let switch = connection.tunnel.borrow_mut().take();
+                match switch {
+                    Some(switch) => service::tunnel(&handle, &connection, switch).await,
+                    None if linger => close::linger(&handle, &connection).await,
+                    None => {}
+                }
+                connection.settle();
+                return;
+            }
+        }
+    }
+}
+
+/// How the driving of one request ended.
+enum Outcome {
+    /// The connection waits for another request.
+    Next,
+    /// It does not; with `linger` the client may still be sending.
+    End { linger: bool },
+}
+
+/// Polls hyper until one request is answered.
+async fn drive<S: Stream>(
+    mut hyper: Pin<&mut http1::Connection<heads::ServerIo<S>, Service>>,
+    handle: &ServerHandle<S>,
+    connection: &Rc<Connection>,
+) -> Outcome {
+    let mut stall = Stall::default();
+    poll_fn(|cx| {
+        if hyper.as_mut().poll_without_shutdown(cx).is_ready() {
+            return Poll::Ready(Outcome::End { linger: !connection.side.closed() });
+        }
+        let _: Poll<()> = handle.poll_discard(cx);
+        if handle.is_idle() {
+            return Poll::Ready(Outcome::Next);
+        }
+        if connection.side.closed() && connection.abortable.get() {
+            return Poll::Ready(Outcome::End { linger: false });
+        }
+        if stall.poll(cx, connection).is_ready() {
+            connection.log(Level::Info, "client timed out (110: Connection timed out) while sending to client");
+            return Poll::Ready(Outcome::End { linger: false });
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// `send_timeout`: the longest time between two writes that the client lets happen.
+#[derive(Default)]
+struct Stall {
+    timer: Option<Pin<Box<Sleep>>>,
+    sent: u64,
+}
+
+impl Stall {
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
+        if !connection.side.write_blocked() {
+            self.timer = None;
+            return Poll::Pending;
+        }
+        let sent = connection.side.sent();
+        let fresh = self.timer.is_none() || sent != self.sent;
+        self.sent = sent;
+        let limit = connection.with_host(|hosts| hosts.default.base.settings.core.send_timeout.0);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if fresh {
+            timer.as_mut().reset(tokio::time::Instant::now() + limit);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+/// A stream to a peer is a stream like any other.
+const _: fn() = || {
+    fn is_stream<S: Stream>() {}
+    is_stream::<connect::Stream>();
+};

@@ -1,0 +1,283 @@
+//! What hyper calls for each request: from a head to an exchange, from a response to bytes.
+
+use super::{Connection, Stream};
+use crate::{
+    http::{
+        body::{Outgoing, RequestBody},
+        exchange::Exchange,
+        heads::{self, Asked, Framing, Refusal, RequestHead, ServerHandle},
+        pipeline,
+        response::{self, Response},
+        uri,
+    },
+    observe::error_log::Level,
+    upstream::pool::Link,
+};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Answers the requests of one connection.
+pub struct Service {
+    connection: Rc<Connection>,
+}
+
+/// The connection is to be closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("closed without an answer")]
+pub struct NoAnswer;
+
+impl Service {
+    pub fn new(connection: Rc<Connection>) -> Self {
+        Self { connection }
+    }
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for Service {
+    type Response = hyper::Response<Outgoing>;
+    type Error = NoAnswer;
+    /// On the heap, so that an idle connection does not carry it.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAnswer>>>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let connection = Rc::clone(&self.connection);
+        Box::pin(async move {
+            match connection.side.take_asked() {
+                Some(Asked::Request(head)) => answer(connection, head, request.into_body()).await,
+                Some(Asked::Refused(refusal)) => refuse(connection, *refusal).await,
+                None => Err(NoAnswer),
+            }
+        })
+    }
+}
+
+async fn answer(
+    connection: Rc<Connection>,
+    head: RequestHead,
+    incoming: Incoming,
+) -> Result<hyper::Response<Outgoing>, NoAnswer> {
+    let body = RequestBody::new(head.has_body().then_some(incoming));
+    let mut under_way = UnderWay(Some(Box::new(exchange(&connection, head, body))));
+    let exchange = under_way.exchange();
+    for line in &std::mem::take(&mut exchange.head.dropped) {
+        let text = format!("client sent invalid header line: \"{}\"", String::from_utf8_lossy(line));
+        exchange.log(Level::Info, &text);
+    }
+    let response = match place(exchange) {
+        Ok(()) => pipeline::answer(exchange).await,
+        Err(status) => pipeline::refuse(exchange, status).await,
+    };
+    let exchange = under_way.take();
+    send(&connection, exchange, response)
+}
+
+/// A request that nginx refuses still has a server, an error page and a log line.
+async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::Response<Outgoing>, NoAnswer> {
+    let text = refusal.to_string();
+    let status = refusal.status;
+    let mut under_way = UnderWay(Some(Box::new(exchange(&connection, refusal.head, RequestBody::default()))));
+    let exchange = under_way.exchange();
+    exchange.log(Level::Info, &text);
+    connection.broken.set(true);
+    let response = pipeline::refuse(exchange, status).await;
+    let exchange = under_way.take();
+    send(&connection, exchange, response)
+}
+
+/// The exchange of a request: its server is chosen by name.
+fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -> Exchange {
+    let http = connection.http();
+    let name = head.host.as_ref().map(|host| host.name.clone());
+    let listener = connection.listener();
+    let hosts = listener.host(&connection.local);
+    let (server, found) = match name.as_ref().and_then(|name| hosts.find(name).ok().flatten()) {
+        Some(found) => (Arc::clone(found.value), found.regex),
+        None => (Arc::clone(&hosts.default), None),
+    };
+    let mut exchange = Exchange::new(http, Rc::clone(connection), server, head, body);
+    if let (Some((regex, captures)), Some(name)) = (found, &name) {
+        pipeline::captured(&mut exchange, regex, &captures, name.clone());
+    }
+    exchange.host = match name {
+        Some(name) => name,
+        None => exchange.server.name.clone(),
+    };
+    exchange
+}
+
+/// Takes the target apart: `$uri` and `$args`.
+fn place(exchange: &mut Exchange) -> Result<(), u16> {
+    let merge = exchange.server.base.settings.core.merge_slashes;
+    let raw = exchange.head.target.clone();
+    let Ok(target) = uri::normalise(&raw, merge) else {
+        exchange.log(Level::Info, "client sent invalid request while reading client request line");
+        exchange.connection.broken.set(true);
+        return Err(400);
+    };
+    exchange.args = raw.slice_ref(target.args);
+    exchange.pristine = target.valid_unparsed;
+    exchange.quoted = target.quoted;
+    exchange.path = match target.path {
+        std::borrow::Cow::Borrowed(path) if raw.as_ptr_range().contains(&path.as_ptr()) => raw.slice_ref(path),
+        path => Bytes::from(path.into_owned()),
+    };
+    Ok(())
+}
+
+/// Hands an answer to hyper.
+fn send(
+    connection: &Rc<Connection>,
+    mut exchange: Box<Exchange>,
+    response: Option<Response>,
+) -> Result<hyper::Response<Outgoing>, NoAnswer> {
+    let Some(mut response) = response else {
+        if exchange.sent.status == 0 {
+            exchange.sent.status = 444;
+        }
+        connection.broken.set(true);
+        connection.finished(exchange);
+        return Err(NoAnswer);
+    };
+    let framing = response::framing(&exchange, &response);
+    let keepalive = keeps(connection, &exchange, &response, framing);
+    if !keepalive {
+        connection.broken.set(true);
+    }
+    let head: Bytes = match exchange.head.version {
+        (0, 9) => Bytes::new(),
+        _ => response::head(&exchange, &response, framing, keepalive).into(),
+    };
+    exchange.sent.status = response.status;
+    exchange.sent.head = head.len() as u64;
+    exchange.sent.text = head.clone();
+    if let Some(rest) = exchange.body.take_unread() {
+        connection.side.discard(rest);
+    }
+    connection.side.respond(head);
+    let bodyless = response.bodyless(&exchange);
+    let framing = if bodyless || response.upgrade { Framing::None } else { framing };
+    let upgrade = response.upgrade;
+    let mut body = std::mem::take(&mut response.body);
+    if upgrade {
+        if let Some(link) = body.take_link() {
+            let gap = exchange.tunnel_timeout;
+            *connection.tunnel.borrow_mut() = Some(Switch { link, gap });
+        }
+        connection.broken.set(true);
+    }
+    if bodyless {
+        body = crate::http::body::Body::Empty;
+    }
+    let outgoing = Outgoing::new(body, exchange, connection.side.guard());
+    Ok(heads::framing::response(framing, keepalive, upgrade, outgoing))
+}
+
+/// Whether the connection serves another request after this answer (`ngx_http_handler`, `ngx_http_update_location_config`).
+fn keeps(connection: &Connection, exchange: &Exchange, response: &Response, framing: Framing) -> bool {
+    let core = &exchange.location.settings.core;
+    let disabled = exchange.field("user-agent").is_some_and(|agent| {
+        core.keepalive_disable.msie6 && memchr::memmem::find(agent, b"MSIE 6.").is_some()
+            || core.keepalive_disable.safari
+                && memchr::memmem::find(agent, b"Safari/").is_some()
+                && memchr::memmem::find(agent, b"Mac OS X").is_some()
+                && memchr::memmem::find(agent, b"Chrome/").is_none()
+    });
+    exchange.head.keepalive()
+        && !response.close
+        && !disabled
+        && framing != Framing::Close
+        && !core.keepalive_timeout.timeout.is_zero()
+        && connection.requests.get() < core.keepalive_requests as u64
+        && connection.started.elapsed() < core.keepalive_time.0
+        && !connection.worker.quitting.get()
+        && !connection.broken.get()
+}
+
+/// A request whose client left before its head was complete: nginx logs it with status 400 and no answer.
+pub fn log_unfinished(connection: &Rc<Connection>, refusal: Refusal) {
+    let mut exchange = exchange(connection, refusal.head, RequestBody::default());
+    exchange.sent.status = refusal.status;
+    exchange.log(Level::Info, "client prematurely closed connection while reading client request headers");
+    pipeline::log(&exchange);
+}
+
+/// A request under way. Dropped with it, the request ends as one whose client has gone: 499.
+struct UnderWay(Option<Box<Exchange>>);
+
+impl UnderWay {
+    fn exchange(&mut self) -> &mut Exchange {
+        match &mut self.0 {
+            Some(exchange) => exchange,
+            None => unreachable!("an exchange is taken once, at its end"),
+        }
+    }
+
+    fn take(mut self) -> Box<Exchange> {
+        match self.0.take() {
+            Some(exchange) => exchange,
+            None => unreachable!("an exchange is taken once, at its end"),
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(mut exchange) = self.0.take() {
+            exchange.sent.status = 499;
+            let connection = Rc::clone(&exchange.connection);
+            connection.finished(exchange);
+        }
+    }
+}
+
+/// A connection to an upstream that has switched protocols.
+pub struct Switch {
+    link: Link,
+    /// The longest silence on both sides.
+    gap: Duration,
+}
+
+/// Carries bytes both ways until one side ends.
+pub async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Switch) {
+    let Some(client) = handle.tunnel() else { return };
+    let Switch { link, gap } = switch;
+    let side = link.side.clone();
+    let Ok(upstream) = link.tunnel.await else { return };
+    let moved = || side.sent() + side.received();
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+    let up = carry(&mut from_client, &mut to_upstream);
+    let down = carry(&mut from_upstream, &mut to_client);
+    let mut both = std::pin::pin!(async { tokio::join!(up, down) });
+    loop {
+        let before = moved();
+        tokio::select! {
+            _ = both.as_mut() => return,
+            () = tokio::time::sleep(gap) => {
+                if moved() == before {
+                    connection.log(Level::Info, "upstream timed out (110: Connection timed out) while proxying upgraded connection");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn carry(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+    let mut piece = vec![0; 16 << 10];
+    loop {
+        match from.read(&mut piece).await {
+            Ok(read) if read > 0 => {
+                if to.write_all(&piece[..read]).await.is_err() {
+                    return;
+                }
+            }
+            _ => {
+                // The other direction may still have something to say.
+                let _ = to.shutdown().await;
+                return;
+            }
+        }
+    }
+}

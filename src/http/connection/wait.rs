@@ -1,0 +1,155 @@
+//! Waiting for a request: cheaply, and not for ever.
+
+use super::{Connection, Service, Stream};
+use crate::{
+    http::heads::{RequestHead, ServerHandle, ServerIo, Stop},
+    observe::error_log::Level,
+    upstream::wire::proxy_protocol,
+};
+use hyper::server::conn::http1;
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Why the connection waits.
+#[derive(Clone, Copy, Debug)]
+pub enum Idle {
+    /// For its first request.
+    First,
+    /// For another one, at most so long (`keepalive_timeout`).
+    Between(Duration),
+}
+
+/// Why there is no further request.
+pub enum End {
+    Stop(Stop),
+    /// It was idle too long, or the process wants to end.
+    Idle,
+    /// A head was begun and not completed in time.
+    Slow,
+}
+
+impl End {
+    /// Tells the error log what nginx would.
+    pub fn log(&self, connection: &Connection) {
+        match self {
+            Self::Slow => connection.log(Level::Info, "client timed out (110: Connection timed out) while waiting for request"),
+            Self::Stop(Stop::Io(error)) => {
+                let text = format!("recv() failed ({}) while waiting for request", crate::http::files::errno(error));
+                connection.log(Level::Info, &text);
+            }
+            Self::Stop(_) | Self::Idle => {}
+        }
+    }
+}
+
+/// An idle connection keeps hyper's state for this long; then it is dropped and made anew when needed.
+const WARM: Duration = Duration::from_secs(1);
+
+type Hyper<S> = Option<Pin<Box<http1::Connection<ServerIo<S>, Service>>>>;
+
+/// Waits for the next request's head.
+pub async fn next<S: Stream>(
+    handle: &ServerHandle<S>,
+    connection: &Rc<Connection>,
+    idle: Idle,
+    hyper: &mut Hyper<S>,
+) -> Result<RequestHead, End> {
+    let limits = |host: Option<&[u8]>| connection.limits(host);
+    // Most of the time it is there already.
+    let mut head = std::pin::pin!(handle.next_head(&limits));
+    let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(head.as_mut().poll(cx)));
+    if let std::task::Poll::Ready(head) = ready.await {
+        return head.map_err(End::Stop);
+    }
+    let header_timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
+    if let Idle::Between(timeout) = idle
+        && !handle.head_begun()
+    {
+        let counts = &connection.worker.counts;
+        counts.waiting.fetch_add(1, Relaxed);
+        let outcome = between(handle, connection, timeout, hyper).await;
+        counts.waiting.fetch_sub(1, Relaxed);
+        outcome?;
+    }
+    connection.worker.counts.reading.fetch_add(1, Relaxed);
+    let head = tokio::select! {
+        head = head => head.map_err(End::Stop),
+        () = tokio::time::sleep(header_timeout) => Err(End::Slow),
+        () = quit_before_first(handle, connection, idle) => Err(End::Idle),
+    };
+    connection.worker.counts.reading.fetch_sub(1, Relaxed);
+    head
+}
+
+/// Waits between two requests until something comes.
+async fn between<S: Stream>(
+    handle: &ServerHandle<S>,
+    connection: &Rc<Connection>,
+    timeout: Duration,
+    hyper: &mut Hyper<S>,
+) -> Result<(), End> {
+    let end = Instant::now() + timeout;
+    let mut timer = std::pin::pin!(tokio::time::sleep(WARM.min(timeout)));
+    loop {
+        if connection.worker.quitting.get() || !connection.follow() {
+            return Err(End::Idle);
+        }
+        tokio::select! {
+            biased;
+            more = handle.wait() => match more {
+                Ok(true) => {
+                    connection.follow();
+                    return Ok(());
+                }
+                Ok(false) => return Err(End::Stop(Stop::Closed)),
+                Err(error) => return Err(End::Stop(Stop::Io(error))),
+            },
+            () = timer.as_mut() => {
+                if Instant::now() >= end {
+                    return Err(End::Idle);
+                }
+                *hyper = None;
+                timer.as_mut().reset(end);
+            }
+            () = connection.worker.changed.notified() => {}
+        }
+    }
+}
+
+/// A connection that has sent nothing yet need not be waited for when the process ends.
+async fn quit_before_first<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, idle: Idle) {
+    loop {
+        let untouched = matches!(idle, Idle::First) && !handle.head_begun();
+        if connection.worker.quitting.get() && untouched {
+            return;
+        }
+        connection.worker.changed.notified().await;
+    }
+}
+
+/// Reads the PROXY protocol's header that must come first.
+pub async fn proxy_header<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>) -> bool {
+    let timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
+    let Ok(Ok(true)) = tokio::time::timeout(timeout, handle.wait()).await else { return false };
+    let parsed = proxy_protocol::parse(&handle.buffered());
+    match parsed {
+        Ok((header, consumed)) => {
+            handle.consume(consumed);
+            if let Some(header) = header {
+                // A connection has one header; a second is data.
+                let _ = connection.proxied.set(header);
+            }
+            true
+        }
+        Err(error) => {
+            connection.log(Level::Err, &format!("{error} while reading PROXY protocol"));
+            false
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! From paths of requests to files: `root`, `alias`, and opening what is there.
+
+use super::exchange::Exchange;
+use crate::config::scope::bytes_to_path;
+use std::{
+    fs::{File, Metadata, OpenOptions},
+    io,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt},
+    },
+};
+
+/// An opened path: a file with its facts, or a folder.
+#[derive(Debug)]
+pub struct Found {
+    pub file: File,
+    pub metadata: Metadata,
+}
+
+impl Found {
+    pub fn is_dir(&self) -> bool {
+        self.metadata.is_dir()
+    }
+
+    /// Seconds since the epoch.
+    pub fn modified(&self) -> i64 {
+        self.metadata.mtime()
+    }
+}
+
+/// The file system path of a request path (`ngx_http_map_uri_to_path`). `None` where the settings make
+/// it impossible: an `alias` whose location does not begin the path.
+pub fn path(exchange: &Exchange, uri: &[u8]) -> Option<Vec<u8>> {
+    let location = &exchange.location;
+    let place = &location.settings.core.place;
+    let mut path = Vec::with_capacity(128);
+    place.path.append(exchange, &mut path);
+    complete(exchange, &mut path, place);
+    if place.alias {
+        // An alias in a location given by an expression names the whole file.
+        if location.regex {
+            return Some(path);
+        }
+        path.extend_from_slice(uri.strip_prefix(&location.name[..])?);
+    } else {
+        path.extend_from_slice(uri);
+    }
+    Some(path)
+}
+
+/// `$document_root`.
+pub fn root(exchange: &Exchange) -> Vec<u8> {
+    let place = &exchange.location.settings.core.place;
+    let mut path = Vec::new();
+    place.path.append(exchange, &mut path);
+    complete(exchange, &mut path, place);
+    path
+}
+
+/// `$realpath_root`: the same without links.
+pub fn real_root(exchange: &Exchange) -> Option<Vec<u8>> {
+    let root = std::fs::canonicalize(bytes_to_path(&root(exchange))).ok()?;
+    Some(root.as_os_str().as_bytes().to_vec())
+}
+
+/// A folder with variables in it that comes out relative lies below the prefix.
+fn complete(exchange: &Exchange, path: &mut Vec<u8>, place: &super::modules::core::Place) {
+    if place.path.as_literal().is_none() && !path.starts_with(b"/") {
+        let prefix = exchange.http.prefix.as_os_str().as_bytes();
+        path.splice(..0, prefix.iter().copied());
+    }
+}
+
+/// Opens a path for reading. Never blocks on a pipe.
+///
+/// # Errors
+/// What the system says.
+pub fn open(path: &[u8]) -> io::Result<Found> {
+    if path.contains(&0) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(bytes_to_path(path))?;
+    let metadata = file.metadata()?;
+    Ok(Found { file, metadata })
+}
+
+/// The facts of a path without opening it.
+///
+/// # Errors
+/// What the system says.
+pub fn stat(path: &[u8]) -> io::Result<Metadata> {
+    if path.contains(&0) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    std::fs::metadata(bytes_to_path(path))
+}
+
+/// `2: No such file or directory`: an error as nginx prints it.
+pub fn errno(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    format!("{}: {text}", error.raw_os_error().unwrap_or(0))
+}

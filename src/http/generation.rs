@@ -1,0 +1,94 @@
+//! Everything that reading `http {}` produced: immutable, shared by all threads, replaced as a whole.
+
+use super::{
+    level::{self, Server},
+    listener::{self, Listener},
+    modules::{self, Settings, access_log},
+    variables::{self, Definition},
+};
+use crate::{
+    config::{Handle, Kind, Scope, values::Address},
+    observe::{LogSlot, error_log::Level},
+    syntax::Block,
+    upstream::Group,
+};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+/// The `http` block, ready to answer.
+pub struct Http {
+    /// The http level's own settings: what applies before a server is known.
+    pub settings: Settings,
+    pub servers: Vec<Arc<Server>>,
+    pub listeners: Vec<Arc<Listener>>,
+    /// What each variable stands for; indexed by handles.
+    pub variables: Vec<Definition>,
+    /// Variables by name, for the named groups of regular expressions.
+    pub variable_names: HashMap<Vec<u8>, Handle>,
+    /// The groups that are referred to by name; indexed by handles of [`Kind::Upstream`].
+    pub upstreams: Vec<Option<Arc<Group>>>,
+    /// The log files; indexed by handles of [`Kind::LogFile`].
+    pub log_files: Vec<Arc<LogSlot>>,
+    /// The formats of `log_format`; indexed by handles of [`Kind::LogFormat`].
+    pub log_formats: Vec<Option<Arc<access_log::Format>>>,
+    /// `$hostname`.
+    pub hostname: String,
+    /// For folders that variables name.
+    pub prefix: PathBuf,
+    /// `worker_connections`: what a thread takes.
+    pub connections_limit: usize,
+}
+
+/// Reads an `http` block. What is wrong is left in the scope; the result is then of no use.
+pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Scope<'_>) -> Http {
+    let levels = level::read(block, above, scope);
+    let mut settings = levels.settings;
+    let log_path = access_log::DEFAULT_PATH.as_bytes();
+    access_log::complete(Arc::make_mut(&mut settings.access_log), log_path, &levels.servers, scope);
+    let variables = variables::resolve(scope, settings.computed());
+    let names = scope.names(Kind::Variable).into_iter().enumerate();
+    let handle = |at: usize| Handle(u32::try_from(at).unwrap_or(u32::MAX));
+    let variable_names = names.map(|(at, named)| (named.name, handle(at))).collect();
+    let listeners = listener::collect(&levels.servers, scope).into_iter().map(Arc::new).collect();
+    Http {
+        upstreams: modules::upstream::groups(&settings.upstream, scope),
+        log_formats: access_log::formats(&settings.access_log, scope),
+        log_files: scope.names(Kind::LogFile).iter().map(|file| Arc::new(LogSlot::new(&file.name))).collect(),
+        servers: levels.servers,
+        listeners,
+        variables,
+        variable_names,
+        settings,
+        hostname: scope.surroundings.host_name.clone(),
+        prefix: scope.surroundings.prefix.clone(),
+        connections_limit,
+    }
+}
+
+impl Http {
+    /// The listener of an address.
+    pub fn listener(&self, address: &Address) -> Option<Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.address == *address).cloned()
+    }
+
+    /// The group of a name that variables gave: an `upstream` block, or one written the same way.
+    pub fn group(&self, host: &[u8], port: Option<u16>) -> Option<Arc<Group>> {
+        let is = |group: &&Arc<Group>| match port {
+            None => group.name.as_bytes().eq_ignore_ascii_case(host),
+            Some(port) => group.name.eq_ignore_ascii_case(&format!("{}:{port}", String::from_utf8_lossy(host))),
+        };
+        self.upstreams.iter().flatten().find(is).cloned()
+    }
+
+    /// Writes a line that belongs to no request to the error log of the http level.
+    pub fn log(&self, level: Level, message: &str) {
+        crate::observe::error_log::connection_line(self, &self.settings.error_log, level, 0, message);
+    }
+
+    /// Takes over the state of groups that the generation before had under the same name.
+    pub fn adopt(&self, previous: &Self) {
+        for group in self.upstreams.iter().flatten() {
+            let same = previous.upstreams.iter().flatten().find(|earlier| earlier.name == group.name);
+            same.map(|earlier| group.adopt(earlier));
+        }
+    }
+}

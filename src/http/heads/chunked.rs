@@ -1,0 +1,266 @@
+//! Walks over a body in the chunked coding by nginx's rules (`ngx_http_parse_chunked`): where it ends, what is payload,
+//! and what is refused. RFC 9112, section 7.1.
+
+/// The largest size nginx can hold (`NGX_MAX_OFF_T_VALUE`).
+const MAX: u64 = i64::MAX as u64;
+
+/// What a walk over some bytes found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// The body ended behind this many of the bytes.
+    Done(usize),
+    /// All bytes belong to the body, and it goes on.
+    More,
+    /// nginx answers 400: `client sent invalid chunked body`.
+    Invalid,
+}
+
+/// What is left of bytes when extensions and trailers are taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filtered {
+    /// The bytes that stayed are the first `kept` ones.
+    pub kept: usize,
+    /// How the walk ended.
+    pub scan: Scan,
+}
+
+/// A place within a chunked body. It holds no bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Scanner {
+    state: State,
+    /// What is left of the chunk; while its size is being read, the size so far.
+    size: u64,
+    payload: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Start,
+    Size,
+    Extension,
+    ExtensionEnd,
+    Data,
+    DataEnd,
+    DataEndLf,
+    LastExtension,
+    LastExtensionEnd,
+    Trailer,
+    End,
+    TrailerField,
+    TrailerFieldEnd,
+}
+
+impl Scanner {
+    /// Walks over the next bytes of the body.
+    pub fn scan(&mut self, bytes: &[u8]) -> Scan {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.state == State::Data {
+                at += self.take(bytes.len() - at);
+                continue;
+            }
+            let byte = bytes[at];
+            at += 1;
+            match self.step(byte) {
+                Step::Keep | Step::Drop => {}
+                Step::Done => return Scan::Done(at),
+                Step::Invalid => return Scan::Invalid,
+            }
+        }
+        Scan::More
+    }
+
+    /// Walks over the next bytes and takes out, in place, what nginx does not look at: extensions of chunks and trailer
+    /// fields. What stays is a chunked body on which no two readers can disagree.
+    pub fn filter(&mut self, bytes: &mut [u8]) -> Filtered {
+        let (mut at, mut kept) = (0, 0);
+        let mut scan = Scan::More;
+        while at < bytes.len() {
+            if self.state == State::Data {
+                let n = self.take(bytes.len() - at);
+                if kept != at {
+                    bytes.copy_within(at..at + n, kept);
+                }
+                at += n;
+                kept += n;
+                continue;
+            }
+            let byte = bytes[at];
+            at += 1;
+            match self.step(byte) {
+                Step::Drop => {}
+                Step::Invalid => {
+                    scan = Scan::Invalid;
+                    break;
+                }
+                step => {
+                    bytes[kept] = byte;
+                    kept += 1;
+                    if step == Step::Done {
+                        scan = Scan::Done(at);
+                        break;
+                    }
+                }
+            }
+        }
+        Filtered { kept, scan }
+    }
+
+    /// Bytes of payload seen so far.
+    pub fn payload(&self) -> u64 {
+        self.payload
+    }
+
+    /// Takes up to `n` bytes of payload.
+    fn take(&mut self, n: usize) -> usize {
+        let n = usize::try_from(self.size).map_or(n, |left| left.min(n));
+        self.size -= n as u64;
+        self.payload += n as u64;
+        if self.size == 0 {
+            self.state = State::DataEnd;
+        }
+        n
+    }
+
+    /// One byte that is not payload.
+    fn step(&mut self, byte: u8) -> Step {
+        use State as S;
+        let (next, step) = match (self.state, byte) {
+            (S::Start, _) => match digit(byte) {
+                Some(digit) => {
+                    self.size = digit;
+                    (S::Size, Step::Keep)
+                }
+                None => return Step::Invalid,
+            },
+            (S::Size, _) if self.size > MAX / 16 => return Step::Invalid,
+            (S::Size, b'\r') if self.size == 0 => (S::LastExtensionEnd, Step::Keep),
+            (S::Size, b'\r') => (S::ExtensionEnd, Step::Keep),
+            (S::Size, b';' | b' ' | b'\t') if self.size == 0 => (S::LastExtension, Step::Drop),
+            (S::Size, b';' | b' ' | b'\t') => (S::Extension, Step::Drop),
+            (S::Size, _) => match digit(byte) {
+                Some(digit) => {
+                    self.size = self.size * 16 + digit;
+                    (S::Size, Step::Keep)
+                }
+                None => return Step::Invalid,
+            },
+            (S::Extension, b'\r') => (S::ExtensionEnd, Step::Keep),
+            (S::LastExtension, b'\r') => (S::LastExtensionEnd, Step::Keep),
+            (S::Extension | S::LastExtension, b'\n') => return Step::Invalid,
+            (S::Extension | S::LastExtension, _) => (self.state, Step::Drop),
+            (S::ExtensionEnd, b'\n') => (S::Data, Step::Keep),
+            (S::DataEnd, b'\r') => (S::DataEndLf, Step::Keep),
+            (S::DataEndLf, b'\n') => (S::Start, Step::Keep),
+            (S::LastExtensionEnd, b'\n') => (S::Trailer, Step::Keep),
+            (S::Trailer, b'\r') => (S::End, Step::Keep),
+            (S::End, b'\n') => return Step::Done,
+            (S::Trailer | S::TrailerField, b'\n') => return Step::Invalid,
+            (S::TrailerField, b'\r') => (S::TrailerFieldEnd, Step::Drop),
+            (S::Trailer | S::TrailerField, _) => (S::TrailerField, Step::Drop),
+            (S::TrailerFieldEnd, b'\n') => (S::Trailer, Step::Drop),
+            _ => return Step::Invalid,
+        };
+        self.state = next;
+        step
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Keep,
+    Drop,
+    Done,
+    Invalid,
+}
+
+fn digit(byte: u8) -> Option<u64> {
+    (byte as char).to_digit(16).map(u64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans in pieces of `step` bytes.
+    fn scan(body: &[u8], step: usize) -> (Scan, u64) {
+        let mut scanner = Scanner::default();
+        let mut before = 0;
+        for piece in body.chunks(step) {
+            match scanner.scan(piece) {
+                Scan::More => before += piece.len(),
+                Scan::Done(n) => return (Scan::Done(before + n), scanner.payload()),
+                Scan::Invalid => return (Scan::Invalid, scanner.payload()),
+            }
+        }
+        (Scan::More, scanner.payload())
+    }
+
+    #[test]
+    fn the_end_is_found_however_the_bytes_arrive() {
+        let bodies: [(&[u8], Scan, u64); 9] = [
+            (b"0\r\n\r\nGET", Scan::Done(5), 0),
+            (b"3\r\nabc\r\n0\r\n\r\n", Scan::Done(13), 3),
+            (b"A\r\n0123456789\r\nb;x=y\r\n01234567890\r\n000\r\n\r\nrest", Scan::Done(42), 21),
+            (b"3 \t anything\r\nabc\r\n0;\r\n\r\n", Scan::Done(25), 3),
+            (b"0\r\nTrailer: x\r\nOther: y\r\n\r\n", Scan::Done(27), 0),
+            (b"0 \"a;b\"\r\n\r\n", Scan::Done(11), 0),
+            (b"3\r\nab", Scan::More, 2),
+            (b"0\r\n", Scan::More, 0),
+            (b"7fffffffffffff\r\n", Scan::More, 0),
+        ];
+        for (body, found, payload) in bodies {
+            for step in 1..=body.len() {
+                assert_eq!(scan(body, step), (found, payload), "{:?} by {step}", String::from_utf8_lossy(body));
+            }
+        }
+    }
+
+    #[test]
+    fn what_nginx_refuses_is_invalid() {
+        let bodies: [&[u8]; 16] = [
+            b"\r\n",
+            b"g\r\n",
+            b"-1\r\n",
+            b"3\nabc",
+            b"3\r\nabcd",
+            b"3\r\nabc\n",
+            b"3\r\nabc\rx",
+            b"3;a\nabc",
+            b"3\rx",
+            b"3x\r\n",
+            b"0\n",
+            b"0\r\n\n",
+            b"0\r\n\rx",
+            b"0\r\nA: b\n",
+            b"0\r\nA: b\rx",
+            b"7fffffffffffffff\r\n",
+        ];
+        for body in bodies {
+            for step in 1..=body.len() {
+                assert_eq!(scan(body, step).0, Scan::Invalid, "{:?}", String::from_utf8_lossy(body));
+            }
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_filtered_out_in_place() {
+        let body = b"5;ext=1\r\nhello\r\n6 \r\n world\r\n0;last\r\nTrailer: x\r\n\r\nNEXT";
+        for step in 1..=body.len() {
+            let (mut scanner, mut out, mut end) = (Scanner::default(), Vec::new(), None);
+            for (i, piece) in body.chunks(step).enumerate() {
+                let mut piece = piece.to_vec();
+                let filtered = scanner.filter(&mut piece);
+                out.extend_from_slice(&piece[..filtered.kept]);
+                if let Scan::Done(n) = filtered.scan {
+                    end = Some(i * step + n);
+                    break;
+                }
+            }
+            assert_eq!(out, b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n");
+            assert_eq!(end, Some(body.len() - 4));
+            assert_eq!(scanner.payload(), 11);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The writing half: the heads hyper writes are swallowed, and ours go out in their place.
+
+use super::{
+    side::{Meter, Outgoing},
+    wire::Wire,
+};
+use bytes::Buf;
+use memchr::memchr;
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What hyper writes in front of an answer's head when a body is read that was announced by `Expect`.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Slices handed to one write in which a head is swapped; what does not fit follows with the next.
+const SLICES: usize = 16;
+
+/// Where the writing of the message under way is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Swap {
+    /// hyper's head comes next.
+    Head,
+    /// So much is left of hyper's `100 Continue`; it is written, or swallowed if it was sent before.
+    Continue { left: usize, swallow: bool },
+    /// So much of hyper's head stands in front and is to be swallowed.
+    Swallow { left: usize },
+    /// A head came in parts: so many bytes of the empty line at its end were seen.
+    Seek { seen: u8 },
+    /// Everything passes.
+    #[default]
+    Body,
+}
+
+impl Swap {
+    /// Writes what hyper wants written, `parts`, and says how much of it is dealt with. `true` with it when this was the
+    /// end of hyper's head.
+    pub(super) fn poll_write<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+        out: &Outgoing,
+        meter: &Meter,
+    ) -> Poll<io::Result<(usize, bool)>> {
+        loop {
+            let Some(first) = parts.iter().position(|part| !part.is_empty()) else {
+                return Poll::Ready(Ok((0, false)));
+            };
+            let parts = &parts[first..];
+            match *self {
+                Self::Head => *self = Self::recognise(&parts[0], out),
+                Self::Continue { left, swallow: true } => {
+                    let n = left.min(parts[0].len());
+                    *self = Self::after_continue(left - n, true);
+                    return Poll::Ready(Ok((n, false)));
+                }
+                Self::Continue { left, swallow: false } => {
+                    ready!(poll_queued(wire, cx, out, meter))?;
+                    let n = left.min(parts[0].len());
+                    let n = ready!(poll_some(wire, cx, &[IoSlice::new(&parts[0][..n])], meter))?;
+                    *self = Self::after_continue(left - n, false);
+                    return Poll::Ready(Ok((n, false)));
+                }
+                Self::Seek { seen } => {
+                    let (n, seen) = seek(&parts[0], seen);
+                    if seen < 4 {
+                        *self = Self::Seek { seen };
+                        return Poll::Ready(Ok((n, false)));
+                    }
+                    *self = Self::Swallow { left: n };
+                }
+                Self::Swallow { left } => {
+                    let n = ready!(poll_swapped(wire, cx, left, parts, out, meter))?;
+                    *self = Self::Body;
+                    return Poll::Ready(Ok((n, true)));
+                }
+                Self::Body => {
+                    // Anything queued goes first; nobody queues behind a head, so this is what a full socket left over.
+                    ready!(poll_queued(wire, cx, out, meter))?;
+                    return poll_some(wire, cx, parts, meter).map_ok(|n| (n, false));
+                }
+            }
+        }
+    }
+
+    /// What stands in front where a head is due.
+    fn recognise(front: &[u8], out: &Outgoing) -> Self {
+        if front.starts_with(CONTINUE) {
+            return Self::Continue { left: CONTINUE.len(), swallow: out.continued.replace(true) };
+        }
+        let Some(head) = out.head.take() else {
+            // hyper speaks for itself: nobody gave a head.
+            out.head_written.set(true);
+            return Self::Body;
+        };
+        out.queue(head);
+        out.head_written.set(true);
+        match seek(front, 0) {
+            (n, 4) => Self::Swallow { left: n },
+            _ => Self::Seek { seen: 0 },
+        }
+    }
+
+    fn after_continue(left: usize, swallow: bool) -> Self {
+        if left == 0 { Self::Head } else { Self::Continue { left, swallow } }
+    }
+}
+
+/// Walks to the end of a head, of whose last four bytes `seen` have been seen. How far that was, and how many now.
+fn seek(bytes: &[u8], mut seen: u8) -> (usize, u8) {
+    let mut at = 0;
+    while at < bytes.len() {
+        if seen == 0 {
+            match memchr(b'\r', &bytes[at..]) {
+                Some(found) => at += found,
+                None => return (bytes.len(), 0),
+            }
+        }
+        seen = match (seen, bytes[at]) {
+            (0 | 2, b'\r') | (1 | 3, b'\n') => seen + 1,
+            (_, b'\r') => 1,
+            _ => 0,
+        };
+        at += 1;
+        if seen == 4 {
+            break;
+        }
+    }
+    (at, seen)
+}
+
+/// Writes what is queued, our head at its end, and `parts` without the first `skip` bytes in one go. Says how much of
+/// `parts` is dealt with: all of `skip` at least, for what is left of the queue stays there.
+fn poll_swapped<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    cx: &mut Context<'_>,
+    skip: usize,
+    parts: &[IoSlice<'_>],
+    out: &Outgoing,
+    meter: &Meter,
+) -> Poll<io::Result<usize>> {
+    let mut queued = out.queued.take();
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let mut count = 0;
+    let mut add = |slice| {
+        if count < SLICES {
+            slices[count] = slice;
+            count += 1;
+        }
+    };
+    if !queued.is_empty() {
+        add(IoSlice::new(&queued));
+    }
+    if skip < parts[0].len() {
+        add(IoSlice::new(&parts[0][skip..]));
+    }
+    parts[1..].iter().filter(|part| !part.is_empty()).for_each(|part| add(IoSlice::new(part)));
+    if count == 0 {
+        return Poll::Ready(Ok(skip));
+    }
+    match poll_some(wire, cx, &slices[..count], meter) {
+        Poll::Ready(Ok(n)) => {
+            let ours = n.min(queued.len());
+            queued.advance(ours);
+            out.queued.set(queued);
+            Poll::Ready(Ok(skip + n - ours))
+        }
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => {
+            out.queued.set(queued);
+            Poll::Pending
+        }
+    }
+}
+
+/// Writes what is queued, all of it.
+pub(super) fn poll_queued<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    cx: &mut Context<'_>,
+    out: &Outgoing,
+    meter: &Meter,
+) -> Poll<io::Result<()>> {
+    let mut queued = out.queued.take();
+    while !queued.is_empty() {
+        match poll_some(wire, cx, &[IoSlice::new(&queued)], meter) {
+            Poll::Ready(Ok(n)) => queued.advance(n),
+            other => {
+                out.queued.set(queued);
+                return other.map_ok(|_| ());
+            }
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// One write to the stream, with its signs.
+fn poll_some<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    cx: &mut Context<'_>,
+    parts: &[IoSlice<'_>],
+    meter: &Meter,
+) -> Poll<io::Result<usize>> {
+    let stream = Pin::new(wire.stream());
+    let written = match parts {
+        [part] => stream.poll_write(cx, part),
+        parts => stream.poll_write_vectored(cx, parts),
+    };
+    meter.set_write_blocked(written.is_pending());
+    match ready!(written) {
+        Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        Ok(n) => {
+            meter.note_sent(n);
+            Poll::Ready(Ok(n))
+        }
+        Err(error) => {
+            meter.set_closed();
+            Poll::Ready(Err(error))
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A stream with the bytes that were read from it too early.
+
+use super::side::Meter;
+use bytes::{Buf, BytesMut};
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+
+/// How much is read at once where nobody offers room: heads.
+const SCRATCH: usize = 16 * 1024;
+
+thread_local! {
+    /// Room to read into while it is not known whether anything comes: idle connections need none of their own.
+    static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+}
+
+/// A stream with the bytes that were read from it too early.
+pub(super) struct Wire<S> {
+    stream: Take<S>,
+    /// Read but not used.
+    pub(super) rest: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream: stream.take(u64::MAX), rest: BytesMut::new() }
+    }
+
+    pub(super) fn stream(&mut self) -> &mut S {
+        self.stream.get_mut()
+    }
+
+    pub(super) fn stream_ref(&self) -> &S {
+        self.stream.get_ref()
+    }
+
+    pub(super) fn into_parts(self) -> (S, BytesMut) {
+        (self.stream.into_inner(), self.rest)
+    }
+
+    /// Reads once, up to `limit` bytes, and lets `see` have the bytes, which it may take from the front; what it leaves is kept behind the
+    /// rest. `Ok(None)` at the end of the stream.
+    pub(super) fn poll_see<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        meter: &Meter,
+        limit: u64,
+        see: impl FnOnce(&mut BytesMut, &[u8]) -> (usize, T),
+    ) -> Poll<io::Result<Option<T>>> {
+        ROOM.with_borrow_mut(|room| {
+            let mut buf = ReadBuf::new(room);
+            self.stream.set_limit(limit);
+            if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                meter.set_closed();
+                return Poll::Ready(Err(error));
+            }
+            let bytes = buf.filled();
+            if bytes.is_empty() {
+                meter.set_closed();
+                return Poll::Ready(Ok(None));
+            }
+            meter.note_received(bytes.len());
+            let (used, seen) = see(&mut self.rest, bytes);
+            if used < bytes.len() {
+                self.rest.extend_from_slice(&bytes[used..]);
+            }
+            Poll::Ready(Ok(Some(seen)))
+        })
+    }
+
+    /// Reads once, up to `limit` bytes, behind the rest. `Ok(0)` at the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, meter: &Meter, limit: u64) -> Poll<io::Result<usize>> {
+        self.poll_see(cx, meter, limit, |_, bytes| (0, bytes.len())).map_ok(Option::unwrap_or_default)
+    }
+
+    /// Hands up to `limit` bytes to `buf`: of the rest, or straight from the stream. Says how many; 0 at the end.
+    pub(super) fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        limit: u64,
+        meter: &Meter,
+    ) -> Poll<io::Result<usize>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Ok(self.pass_rest(buf, limit)));
+        }
+        let before = buf.filled().len();
+        self.stream.set_limit(limit);
+        if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+            meter.set_closed();
+            return Poll::Ready(Err(error));
+        }
+        let n = buf.filled().len() - before;
+        meter.note_received(n);
+        if n == 0 {
+            meter.set_closed();
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// Hands up to `limit` bytes of the rest to `buf`, and says how many.
+    pub(super) fn pass_rest(&mut self, buf: &mut ReadBuf<'_>, limit: u64) -> usize {
+        let n = self.rest.len().min(buf.remaining()).min(usize::try_from(limit).unwrap_or(usize::MAX));
+        buf.put_slice(&self.rest[..n]);
+        self.advance(n);
+        n
+    }
+
+    /// Drops bytes of the rest, and its memory with the last of them.
+    pub(super) fn advance(&mut self, n: usize) {
+        if n == self.rest.len() {
+            self.rest = BytesMut::new();
+        } else {
+            self.rest.advance(n);
+        }
+    }
+
+    /// Takes bytes of the rest, and gives its memory away with the last of them.
+    pub(super) fn take(&mut self, n: usize) -> bytes::Bytes {
+        if n == self.rest.len() {
+            return std::mem::take(&mut self.rest).freeze();
+        }
+        self.rest.split_to(n).freeze()
+    }
+}

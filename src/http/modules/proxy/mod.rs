@@ -1,0 +1,114 @@
+//! `proxy_pass`: requests are passed to HTTP servers.
+
+mod redirect;
+mod request;
+mod target;
+
+pub use redirect::Redirects;
+pub use request::SetHeader;
+pub use target::{Pass, Target};
+
+use super::Room;
+use crate::{
+    config::{
+        Args, Contexts, Declarations, Directive, FromArgs, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List, Module,
+        values::choose,
+    },
+    http::{
+        exchange::Exchange,
+        phase::{Break, Phase},
+        variables::Variable,
+    },
+    observe::error_log::Level,
+    syntax::Fault,
+    upstream::pass::{self, Job, Passing, Rules, Wire, settings},
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Default)]
+pub struct Conf {
+    pub pass: Option<Pass>,
+    pub passing: Passing,
+    pub http_version: Version,
+    pub set_header: List<SetHeader>,
+    pub redirect: Redirects,
+}
+
+impl Module for Conf {
+    const DIRECTIVES: &'static [Directive<Self>] = &[
+        Directive::new("proxy_pass", LOCATION.or(IF_IN_LOCATION).or(LIMIT_EXCEPT), |conf| &mut conf.pass),
+        Directive::new("proxy_http_version", LEVELS, |conf| &mut conf.http_version),
+        Directive::new("proxy_set_header", LEVELS, |conf| &mut conf.set_header),
+        Directive::new("proxy_redirect", LEVELS, |conf| &mut conf.redirect),
+    ];
+
+    fn families(declarations: &mut Declarations<'_, Self>) {
+        declarations.family("proxy", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+    }
+
+    /// A nested location passes nowhere unless it says so itself; what stands in an `if` or a
+    /// `limit_except` goes where its location goes.
+    fn enter(this: &mut Arc<Self>, level: Contexts) {
+        if this.pass.is_some() && !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
+            Arc::make_mut(this).pass = None;
+        }
+    }
+}
+
+impl Room for Conf {
+    const VARIABLES: &'static [Variable] = request::VARIABLES;
+    type State = State;
+}
+
+/// Where the request is passed to, once that is known.
+#[derive(Debug, Default)]
+pub struct State {
+    /// `$proxy_host`.
+    pub host: Bytes,
+    /// `$proxy_port`.
+    pub port: Bytes,
+}
+
+/// Passes the request to the location's server.
+pub async fn content(exchange: &mut Exchange) -> Phase {
+    let conf = Arc::clone(&exchange.location.settings.proxy);
+    let Some(pass) = &conf.pass else { return Phase::Continue(()) };
+    let target = match pass.target(exchange).await {
+        Ok(target) => target,
+        Err(refusal) => {
+            exchange.log(Level::Err, &refusal.text);
+            return Phase::Break(Break::Status(refusal.status));
+        }
+    };
+    exchange.state.proxy = State { host: target.host.clone(), port: target.port.clone() };
+    pass::prepare(exchange, &conf.passing).await?;
+    let uri = request::uri(exchange, pass, &target);
+    if uri.is_empty() {
+        exchange.log(Level::Err, "zero length URI to proxy");
+        return Phase::Break(Break::Status(500));
+    }
+    let request = request::build(exchange, &conf, &target, &uri);
+    let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
+    let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite) };
+    let wire = Wire::Http(request);
+    let job = Job { group: target.group, passing: &conf.passing, rules, wire, scheme: "http://", uri };
+    pass::pass(exchange, job).await
+}
+
+/// `proxy_http_version`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+}
+
+impl FromArgs for Version {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        if args.word(0).value == b"2" {
+            return Err(Fault::at(args.word(0).span, "HTTP/2 to upstreams is not supported by this version"));
+        }
+        choose(args, &[("1.0", Self::Http10), ("1.1", Self::Http11)])
+    }
+}

@@ -1,0 +1,149 @@
+//! The request as it goes to the upstream: its line, its fields, its framing.
+
+use super::{Conf, Pass, Target, Version};
+use crate::{
+    config::{Args, FromArgs},
+    http::{
+        exchange::{Exchange, Method},
+        heads::Framing,
+        modules::core::put,
+        template::Template,
+        uri::{Escape, escape},
+        variables::Variable,
+    },
+    syntax::Fault,
+    upstream::pass::http::Request,
+};
+use bytes::Bytes;
+use std::ops::RangeInclusive;
+
+pub const VARIABLES: &[Variable] = &[
+    Variable::new("proxy_host", |ex, out| !ex.state.proxy.host.is_empty() && put(out, &ex.state.proxy.host)),
+    Variable::new("proxy_port", |ex, out| !ex.state.proxy.port.is_empty() && put(out, &ex.state.proxy.port)),
+    Variable::new("proxy_add_x_forwarded_for", |ex, out| {
+        for value in ex.head.fields.get_all("x-forwarded-for") {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+        put(out, ex.connection.remote_ip().as_bytes())
+    }),
+];
+
+/// One `proxy_set_header`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetHeader {
+    pub name: Bytes,
+    pub value: Template,
+}
+
+impl FromArgs for SetHeader {
+    const TAKES: RangeInclusive<usize> = 2..=2;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let name = Bytes::copy_from_slice(&args.word(0).value);
+        Ok(Self { name, value: Template::compile(args.word(1), args.scope)? })
+    }
+}
+
+/// Fields of the client that are not passed on unless `proxy_set_header` says so: they belong to its
+/// connection, or are written anew.
+const OWN: [&str; 9] = [
+    "host",
+    "connection",
+    "proxy-connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "keep-alive",
+    "expect",
+    "upgrade",
+];
+
+/// The URI of the request line (`ngx_http_proxy_create_request`).
+pub fn uri(exchange: &Exchange, pass: &Pass, target: &Target) -> Bytes {
+    if let Some(uri) = &target.uri {
+        return uri.clone();
+    }
+    if pass.uri.is_empty() && exchange.pristine {
+        return exchange.head.target.clone();
+    }
+    // Behind `rewrite … break` the whole path is passed on, and the one of `proxy_pass` is not.
+    let replacement = if exchange.valid_location { &pass.uri[..] } else { b"" };
+    let replaced = if replacement.is_empty() { 0 } else { pass.location.len().min(exchange.path.len()) };
+    let rest = &exchange.path[replaced..];
+    let mut out = Vec::with_capacity(replacement.len() + rest.len() + exchange.args.len() + 1);
+    out.extend_from_slice(replacement);
+    if exchange.quoted || exchange.internal {
+        escape(rest, Escape::Uri, &mut out);
+    } else {
+        out.extend_from_slice(rest);
+    }
+    if !exchange.args.is_empty() {
+        out.push(b'?');
+        out.extend_from_slice(&exchange.args);
+    }
+    out.into()
+}
+
+/// The whole request but its body.
+pub fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> Request {
+    let mut head = Vec::with_capacity(512);
+    head.extend_from_slice(&exchange.head.method);
+    head.push(b' ');
+    head.extend_from_slice(uri);
+    head.extend_from_slice(match conf.http_version {
+        Version::Http10 => b" HTTP/1.0\r\n",
+        Version::Http11 => b" HTTP/1.1\r\n",
+    });
+    let set = |name: &str| conf.set_header.iter().any(|header| header.name.eq_ignore_ascii_case(name.as_bytes()));
+    if !set("host") {
+        field(&mut head, b"Host", &target.host);
+    }
+    for header in conf.set_header.iter() {
+        field(&mut head, &header.name, &header.value.evaluate(exchange));
+    }
+    let length = exchange.body_length();
+    if let Some(length) = length.filter(|_| !set("content-length")) {
+        field(&mut head, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
+    }
+    let chunked = exchange.body.is_streaming() && exchange.head.chunked;
+    if chunked && !set("transfer-encoding") {
+        field(&mut head, b"Transfer-Encoding", b"chunked");
+    }
+    if conf.passing.pass_request_headers {
+        for client in exchange.head.fields.iter() {
+            let own = OWN.iter().any(|name| client.name.eq_ignore_ascii_case(name.as_bytes()));
+            let replaced = conf.set_header.iter().any(|header| header.name.eq_ignore_ascii_case(&client.name));
+            if !own && !replaced {
+                raw_field(&mut head, &client.name, &client.value);
+            }
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    let framing = match length {
+        _ if !conf.passing.pass_request_body => Framing::None,
+        _ if chunked => Framing::Chunked,
+        Some(length) if length > 0 => Framing::Length(length),
+        _ => Framing::None,
+    };
+    Request {
+        head: head.into(),
+        framing,
+        head_only: exchange.method == Method::Head,
+        keepalive: conf.http_version == Version::Http11 && target.group.keepalive.connections > 0,
+    }
+}
+
+/// An empty value is not sent at all.
+fn field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    if !value.is_empty() {
+        raw_field(head, name, value);
+    }
+}
+
+fn raw_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    head.extend_from_slice(name);
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}

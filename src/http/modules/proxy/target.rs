@@ -1,0 +1,179 @@
+//! `proxy_pass`'s argument: where requests go, fixed or made of variables.
+
+use crate::{
+    config::{
+        Args, FromArgs, Handle,
+        values::{Address, Url, Wants, parse_url},
+    },
+    http::{
+        exchange::Exchange,
+        location_tree::Pattern,
+        modules::upstream,
+        template::Template,
+    },
+    syntax::{Fault, Word},
+    upstream::Group,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The argument of `proxy_pass`.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// As written: for `proxy_redirect default`.
+    pub url: Bytes,
+    /// What of the path the URI part replaces: the location's name; empty where there is no URI part.
+    pub location: Bytes,
+    /// The URI part; empty where the client's own URI is passed on.
+    pub uri: Bytes,
+    to: To,
+}
+
+#[derive(Clone, Debug)]
+enum To {
+    Group { handle: Handle, host: Bytes, port: Bytes },
+    Variable(Template),
+}
+
+/// Where one request goes.
+pub struct Target {
+    pub group: Arc<Group>,
+    pub host: Bytes,
+    pub port: Bytes,
+    /// The URI that variables gave; used as it is.
+    pub uri: Option<Bytes>,
+}
+
+/// The request cannot be passed.
+pub struct Refusal {
+    pub status: u16,
+    pub text: String,
+}
+
+impl FromArgs for Pass {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        if memchr::memchr(b'$', &word.value).is_some() {
+            let to = To::Variable(Template::compile(word, args.scope)?);
+            let url = Bytes::copy_from_slice(&word.value);
+            return Ok(Self { url, location: location(args)?.unwrap_or_default(), uri: Bytes::new(), to });
+        }
+        let rest = without_scheme(&word.value).map_err(|text| {
+            let fault = Fault::at(word.span, text);
+            match text {
+                INVALID_PREFIX => fault.help("it must begin with `http://`"),
+                _ => fault,
+            }
+        })?;
+        let wants = Wants { uri_part: true, default_port: 80, ..Wants::default() };
+        let url = parse_url(rest, wants, args.scope).map_err(|error| {
+            let text = [error.as_bytes(), b" in upstream \"", rest, b"\""].concat();
+            Fault::at(word.span, text)
+        })?;
+        let uri = leading_slash(&url.uri);
+        let location = location(args)?;
+        if location.is_none() && !uri.is_empty() {
+            return Err(Fault::at(
+                word.span,
+                "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, \
+                 or inside \"if\" statement, or inside \"limit_except\" block",
+            ));
+        }
+        let handle = upstream::refer(&url, word, 80, args.scope);
+        let (host, port) = host_and_port(&url);
+        let location = location.unwrap_or_default();
+        Ok(Self { url: Bytes::copy_from_slice(&word.value), location, uri, to: To::Group { handle, host, port } })
+    }
+}
+
+const INVALID_PREFIX: &str = "invalid URL prefix";
+
+fn without_scheme(url: &[u8]) -> Result<&[u8], &'static str> {
+    let starts = |scheme: &[u8]| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    if starts(b"http://") {
+        Ok(&url[7..])
+    } else if starts(b"https://") {
+        Err("https protocol requires SSL support")
+    } else {
+        Err(INVALID_PREFIX)
+    }
+}
+
+/// A URI part that is only arguments gets the root's path.
+fn leading_slash(uri: &[u8]) -> Bytes {
+    if uri.first() == Some(&b'?') { [b"/", uri].concat().into() } else { Bytes::copy_from_slice(uri) }
+}
+
+/// The name of the location the directive stands in; `None` where there is no prefix to replace.
+fn location(args: &Args<'_>) -> Result<Option<Bytes>, Fault> {
+    let Some(block) = args.scope.enclosing() else { return Ok(None) };
+    if block.name.value != b"location" {
+        return Ok(None);
+    }
+    let words: Vec<_> = block.args.iter().map(|word: &Word| &word.value[..]).collect();
+    match Pattern::parse(&words) {
+        Ok(Pattern::Exact(name) | Pattern::Prefix(name) | Pattern::PrefixNoRegex(name)) => Ok(Some(name.into())),
+        _ => Ok(None),
+    }
+}
+
+fn host_and_port(url: &Url) -> (Bytes, Bytes) {
+    if url.unix {
+        return (Bytes::from_static(b"localhost"), Bytes::new());
+    }
+    let port = url.port.to_string();
+    let host = match url.has_port && url.port != 80 {
+        true => [&url.host[..], b":", port.as_bytes()].concat().into(),
+        false => Bytes::copy_from_slice(&url.host),
+    };
+    (host, port.into())
+}
+
+impl Pass {
+    /// Where a request goes.
+    ///
+    /// # Errors
+    /// Variables that give no URL, or a name that cannot be looked up.
+    pub async fn target(&self, exchange: &Exchange) -> Result<Target, Refusal> {
+        match &self.to {
+            To::Group { handle, host, port } => match &exchange.http.upstreams[handle.0 as usize] {
+                Some(group) => {
+                    Ok(Target { group: Arc::clone(group), host: host.clone(), port: port.clone(), uri: None })
+                }
+                None => Err(Refusal { status: 500, text: "the upstream is not defined".to_owned() }),
+            },
+            To::Variable(template) => evaluated(exchange, &template.evaluate(exchange)).await,
+        }
+    }
+}
+
+/// `ngx_http_proxy_eval`: the URL was made of variables.
+async fn evaluated(exchange: &Exchange, url: &[u8]) -> Result<Target, Refusal> {
+    let printable = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    let refuse = |text: String| Refusal { status: 500, text };
+    let rest = without_scheme(url).map_err(|_| refuse(format!("invalid URL prefix in \"{}\"", printable(url))))?;
+    let wants = Wants { uri_part: true, default_port: 80, ..Wants::default() };
+    let parsed = crate::config::values::parse_known_url(rest, wants);
+    let url = parsed.map_err(|error| refuse(format!("{error} in upstream \"{}\"", printable(rest))))?;
+    let (host, port) = host_and_port(&url);
+    let uri = (!url.uri.is_empty()).then(|| leading_slash(&url.uri));
+    if let Some(group) = exchange.http.group(&url.host, url.has_port.then_some(url.port)) {
+        return Ok(Target { group, host, port, uri });
+    }
+    let mut addresses = url.addresses;
+    if addresses.is_empty() {
+        let name = printable(&url.host);
+        let resolved = crate::http::modules::resolver::resolve(exchange, &name).await.map_err(|text| Refusal {
+            status: 502,
+            text,
+        })?;
+        addresses = resolved.into_iter().map(|ip| Address::Tcp((ip, url.port).into())).collect();
+    }
+    let name = match url.unix {
+        true => format!("unix:{}", printable(&url.host)),
+        false => format!("{}:{}", printable(&url.host), url.port),
+    };
+    let group = Group::implicit(name, addresses).map_err(|error| refuse(error.to_string()))?;
+    Ok(Target { group: Arc::new(group), host, port, uri })
+}
+

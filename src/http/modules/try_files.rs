@@ -1,0 +1,142 @@
+//! `try_files`: the first of several files that is there, or what to do instead.
+
+use super::Room;
+use crate::{
+    config::{Args, Contexts, Directive, FromArgs, LOCATION, Module, SERVER, values::parse_number},
+    http::{
+        exchange::Exchange,
+        files,
+        phase::{Break, Phase, Redirect},
+        template::Template,
+    },
+    syntax::Fault,
+};
+use bytes::Bytes;
+use std::{ops::RangeInclusive, sync::Arc};
+
+#[derive(Clone, Debug, Default)]
+pub struct Conf {
+    pub tries: Option<Tries>,
+}
+
+impl Module for Conf {
+    const DIRECTIVES: &'static [Directive<Self>] =
+        &[Directive::new("try_files", SERVER.or(LOCATION), |conf| &mut conf.tries)];
+
+    /// Belongs to its own level.
+    fn enter(this: &mut Arc<Self>, _level: Contexts) {
+        if this.tries.is_some() {
+            Arc::make_mut(this).tries = None;
+        }
+    }
+}
+
+impl Room for Conf {
+    type State = ();
+}
+
+/// Looks the files up in order; the last word is not a file but what happens if none is there.
+pub fn precontent(exchange: &mut Exchange) -> Phase {
+    if exchange.location.settings.try_files.tries.is_none() {
+        return Phase::Continue(());
+    }
+    let conf = Arc::clone(&exchange.location.settings.try_files);
+    let Some(tries) = &conf.tries else { return Phase::Continue(()) };
+    for file in &tries.files {
+        let name: Bytes = file.name.evaluate_bytes(exchange);
+        let Some(mut path) = path(exchange, &name) else { continue };
+        if file.directory {
+            while path.len() > 1 && path.ends_with(b"/") {
+                path.pop();
+            }
+        }
+        let Ok(metadata) = files::stat(&path) else { continue };
+        if metadata.is_dir() != file.directory {
+            continue;
+        }
+        let uri = if exchange.location.settings.core.place.alias && !exchange.location.regex {
+            [&exchange.location.name[..], &name].concat().into()
+        } else {
+            name
+        };
+        if exchange.path != uri {
+            exchange.path = uri;
+            exchange.pristine = false;
+        }
+        return Phase::Continue(());
+    }
+    match &tries.last {
+        Last::Status(status) => Phase::Break(Break::Status(*status)),
+        Last::Uri(uri) => {
+            let uri: Bytes = uri.evaluate_bytes(exchange);
+            if uri.starts_with(b"@") {
+                return Phase::Break(Break::Redirect(Redirect::Named(uri)));
+            }
+            let (path, args) = match memchr::memchr(b'?', &uri) {
+                Some(at) => (uri.slice(..at), uri.slice(at + 1..)),
+                None => (uri, Bytes::new()),
+            };
+            Phase::Break(Break::Redirect(Redirect::Path { path, args }))
+        }
+    }
+}
+
+/// Under `alias` the names are taken after the location's own prefix.
+fn path(exchange: &Exchange, name: &[u8]) -> Option<Vec<u8>> {
+    let place = &exchange.location.settings.core.place;
+    if place.alias && !exchange.location.regex {
+        let name = name.strip_prefix(&exchange.location.name[..]).unwrap_or(name);
+        return files::path(exchange, &[&exchange.location.name[..], name].concat());
+    }
+    files::path(exchange, name)
+}
+
+/// The files of one `try_files` and what stands at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tries {
+    pub files: Vec<TryFile>,
+    pub last: Last,
+}
+
+/// One file to look for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TryFile {
+    pub name: Template,
+    /// Written with a slash at its end: looked for as a folder.
+    pub directory: bool,
+}
+
+/// The last word of `try_files`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// `=404`
+    Status(u16),
+    /// A path with arguments, or a named location.
+    Uri(Template),
+}
+
+impl FromArgs for Tries {
+    const TAKES: RangeInclusive<usize> = 2..=usize::MAX;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let (last, names) = match args.words().split_last() {
+            Some(split) => split,
+            None => return Err(args.count()),
+        };
+        let mut files = Vec::new();
+        for word in names {
+            let directory = word.value.len() > 1 && word.value.ends_with(b"/");
+            let name = &word.value[..word.value.len() - usize::from(directory)];
+            files.push(TryFile { name: Template::compile_text(name, word, args.scope)?, directory });
+        }
+        let last = match last.value.strip_prefix(b"=") {
+            Some(code) => {
+                let invalid = || Fault::at(last.span, [b"invalid code \"", &last.value[..], b"\""].concat());
+                let code = parse_number(code).filter(|code| *code <= 999).ok_or_else(invalid)?;
+                Last::Status(u16::try_from(code).unwrap_or(404))
+            }
+            None => Last::Uri(Template::compile(last, args.scope)?),
+        };
+        Ok(Self { files, last })
+    }
+}

@@ -1,0 +1,183 @@
+//! `uwsgi_pass`: requests are passed to uWSGI servers.
+
+use super::Room;
+use crate::{
+    config::{
+        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
+        Module,
+        values::{Wants, parse_number, parse_url},
+    },
+    http::{
+        exchange::Exchange,
+        phase::{Break, Phase},
+        template::Template,
+    },
+    observe::error_log::Level,
+    syntax::Fault,
+    upstream::{
+        pass::{self, Job, Passing, Rules, Wire, settings},
+        wire::uwsgi,
+    },
+};
+use bytes::Bytes;
+use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
+
+#[derive(Clone, Debug, Default)]
+pub struct Conf {
+    pub pass: Option<Pass>,
+    pub passing: Passing,
+    pub params: List<Param>,
+    pub modifier1: Modifier,
+    pub modifier2: Modifier,
+}
+
+impl Module for Conf {
+    const DIRECTIVES: &'static [Directive<Self>] = &[
+        Directive::new("uwsgi_pass", LOCATION.or(IF_IN_LOCATION), |conf| &mut conf.pass),
+        Directive::new("uwsgi_param", LEVELS, |conf| &mut conf.params),
+        Directive::new("uwsgi_modifier1", LEVELS, |conf| &mut conf.modifier1),
+        Directive::new("uwsgi_modifier2", LEVELS, |conf| &mut conf.modifier2),
+    ];
+
+    fn families(declarations: &mut Declarations<'_, Self>) {
+        declarations.family("uwsgi", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+    }
+
+    fn enter(this: &mut Arc<Self>, level: Contexts) {
+        if this.pass.is_some() && !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
+            Arc::make_mut(this).pass = None;
+        }
+    }
+}
+
+impl Room for Conf {
+    type State = ();
+}
+
+/// Passes the request to the location's server.
+pub async fn content(exchange: &mut Exchange) -> Phase {
+    let conf = Arc::clone(&exchange.location.settings.uwsgi);
+    let Some(pass) = &conf.pass else { return Phase::Continue(()) };
+    let Some(group) = exchange.http.upstreams[pass.group.0 as usize].clone() else {
+        return Phase::Break(Break::Status(500));
+    };
+    pass::prepare(exchange, &conf.passing).await?;
+    let packet = match packet(exchange, &conf) {
+        Ok(packet) => packet,
+        Err(error) => {
+            exchange.log(Level::Alert, &error.to_string());
+            return Phase::Break(Break::Status(500));
+        }
+    };
+    let rules = Rules { hidden: &[], redirect: None };
+    let wire = Wire::Cgi(packet);
+    let job = Job { group, passing: &conf.passing, rules, wire, scheme: "uwsgi://", uri: Bytes::new() };
+    pass::pass(exchange, job).await
+}
+
+/// The packet: the parameters, then every field of the client that is not among them.
+fn packet(exchange: &Exchange, conf: &Conf) -> Result<Bytes, uwsgi::TooLarge> {
+    let mut pairs: Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> = Vec::with_capacity(conf.params.len() + 16);
+    for param in conf.params.iter() {
+        let value = param.value.evaluate(exchange);
+        if !(param.if_not_empty && value.is_empty()) {
+            pairs.push((Cow::Borrowed(&param.name), value));
+        }
+    }
+    if !conf.params.iter().any(|param| param.name == "HTTP_HOST") && conf.passing.pass_request_headers {
+        let mut host = exchange.host.to_vec();
+        let port = super::core::request_port(exchange);
+        if !port.is_empty() {
+            host.push(b':');
+            host.extend_from_slice(port);
+        }
+        if exchange.field("host").is_some() || exchange.head.authority.is_some() {
+            pairs.push((Cow::Borrowed(b"HTTP_HOST"), Cow::Owned(host)));
+        }
+    }
+    if conf.passing.pass_request_headers {
+        let fields = &exchange.head.fields;
+        for (at, field) in fields.iter().enumerate() {
+            let name = uwsgi::header_param(&field.name);
+            let earlier = fields.iter().take(at).any(|other| other.name.eq_ignore_ascii_case(&field.name));
+            let given = conf.params.iter().any(|param| param.name == name[..]);
+            if earlier || given || name == b"HTTP_HOST" {
+                continue;
+            }
+            let separator: &[u8] = if field.name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
+            let same: Vec<_> = fields.get_all(&field.name).collect();
+            let value = if same.len() == 1 { Cow::Borrowed(&field.value[..]) } else { Cow::Owned(same.join(separator)) };
+            pairs.push((Cow::Owned(name), value));
+        }
+    }
+    let mut packet = Vec::with_capacity(1024);
+    let pairs = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
+    uwsgi::frame(conf.modifier1.0, conf.modifier2.0, pairs, &mut packet)?;
+    Ok(packet.into())
+}
+
+/// Where `uwsgi_pass` leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    pub group: Handle,
+}
+
+impl FromArgs for Pass {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        if memchr::memchr(b'$', &word.value).is_some() {
+            return Err(Fault::at(word.span, "\"uwsgi_pass\" with variables is not supported by this version"));
+        }
+        let mut text = &word.value[..];
+        for scheme in [&b"uwsgi://"[..], b"suwsgi://"] {
+            if text.len() >= scheme.len() && text[..scheme.len()].eq_ignore_ascii_case(scheme) {
+                if scheme[0] == b's' {
+                    return Err(Fault::at(word.span, "suwsgi protocol requires SSL support"));
+                }
+                text = &text[scheme.len()..];
+            }
+        }
+        let url = parse_url(text, Wants::default(), args.scope).map_err(|error| {
+            let text = [error.as_bytes(), b" in upstream \"", text, b"\""].concat();
+            Fault::at(word.span, text)
+        })?;
+        Ok(Self { group: super::upstream::refer(&url, word, 0, args.scope) })
+    }
+}
+
+/// One `uwsgi_param`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    pub name: Bytes,
+    pub value: Template,
+    pub if_not_empty: bool,
+}
+
+impl FromArgs for Param {
+    const TAKES: RangeInclusive<usize> = 2..=3;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let if_not_empty = match args.words().get(2) {
+            Some(word) if word.value == b"if_not_empty" => true,
+            Some(word) => return Err(args.parameter(word)),
+            None => false,
+        };
+        let name = Bytes::copy_from_slice(&args.word(0).value);
+        Ok(Self { name, value: Template::compile(args.word(1), args.scope)?, if_not_empty })
+    }
+}
+
+/// A byte of the packet's head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modifier(pub u8);
+
+impl FromArgs for Modifier {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        let number = parse_number(&word.value).ok_or_else(|| args.directive(word, "invalid number"))?;
+        u8::try_from(number).map(Self).map_err(|_| {
+            let text = format!("value must be equal to or less than 255");
+            Fault::at(word.span, text)
+        })
+    }
+}

@@ -1,0 +1,199 @@
+//! The life of a request, top to bottom. The order of the calls is the order of nginx's phases; every
+//! call is static, and a module that was not configured costs one test.
+
+use super::{
+    content,
+    exchange::Exchange,
+    level::Location,
+    location_tree::Outcome,
+    modules::{access, access_log, core, error_page, headers, rewrite, try_files},
+    phase::{Break, Phase, Redirect},
+    redirect,
+    regex::{self, Regex},
+    response::Response,
+    special,
+};
+use crate::observe::error_log::Level;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Answers a request. `None`: the connection is to be closed without a word.
+pub async fn answer(exchange: &mut Exchange) -> Option<Response> {
+    let ended = phases(exchange, Entry::Server).await;
+    conclude(exchange, ended).await
+}
+
+/// Answers a request that is refused before any phase.
+pub async fn refuse(exchange: &mut Exchange, status: u16) -> Option<Response> {
+    conclude(exchange, Phase::Break(Break::Status(status))).await
+}
+
+/// Follows internal redirects until there is an answer.
+async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Response> {
+    loop {
+        let redirect = match ended {
+            Phase::Break(Break::Answer(response)) => return Some(filters(exchange, *response).await),
+            Phase::Break(Break::Close) => return None,
+            Phase::Break(Break::Redirect(redirect)) => redirect,
+            Phase::Break(Break::Status(status)) => match error_page::lookup(exchange, status) {
+                Some(error_page::Page::Redirect(redirect)) => redirect,
+                Some(error_page::Page::Answer(response)) => return Some(filters(exchange, *response).await),
+                None => {
+                    let response = special::response(exchange, status);
+                    return Some(filters(exchange, response).await);
+                }
+            },
+            Phase::Continue(()) => {
+                ended = Phase::Break(Break::Status(404));
+                continue;
+            }
+        };
+        ended = match follow(exchange, redirect) {
+            Ok(entry) => phases(exchange, entry).await,
+            Err(status) => Phase::Break(Break::Status(status)),
+        };
+    }
+}
+
+/// Where the row of phases begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// With the rewrite rules of the server.
+    Server,
+    /// With those of a named location.
+    Location,
+}
+
+async fn phases(exchange: &mut Exchange, from: Entry) -> Phase {
+    if from == Entry::Server {
+        rewrite::server(exchange)?;
+        find_location(exchange)?;
+    }
+    // rewrite: until the path stays as it is
+    while let rewrite::Outcome::Changed = rewrite::location(exchange)? {
+        find_location(exchange)?;
+    }
+    // access
+    satisfy(exchange).await?;
+    // precontent
+    try_files::precontent(exchange)?;
+    content::answer(exchange).await
+}
+
+/// `satisfy`: all of the access checks must agree, or any of them.
+async fn satisfy(exchange: &mut Exchange) -> Phase {
+    let any = exchange.location.settings.core.satisfy == core::Satisfy::Any;
+    match access::check(exchange) {
+        access::Verdict::Unasked => Phase::Continue(()),
+        access::Verdict::Allowed if any => Phase::Continue(()),
+        access::Verdict::Allowed => Phase::Continue(()),
+        access::Verdict::Denied => {
+            exchange.log(Level::Err, "access forbidden by rule");
+            Phase::Break(Break::Status(403))
+        }
+    }
+}
+
+/// find-config: chooses the location of the path (`ngx_http_core_find_config_phase`).
+fn find_location(exchange: &mut Exchange) -> Phase {
+    let server = Arc::clone(&exchange.server);
+    let found = match server.locations.find(&exchange.path) {
+        Ok(found) => found,
+        Err(error) => {
+            exchange.log(Level::Alert, &error.to_string());
+            return Phase::Break(Break::Status(500));
+        }
+    };
+    for (regex, captures) in &found.regexes {
+        let subject = exchange.path.clone();
+        captured(exchange, regex, captures, subject);
+    }
+    if let Outcome::AutoRedirect(location) = &found.outcome {
+        let location: &Arc<Location> = location;
+        exchange.location = Arc::clone(location);
+        return Phase::Break(redirect::to_slash(exchange, &location.name));
+    }
+    exchange.location = Arc::clone(found.outcome.location().unwrap_or(&server.base));
+    if exchange.location.settings.core.internal.0 && !exchange.internal {
+        return Phase::Break(Break::Status(404));
+    }
+    if let Some(except) = &exchange.location.limit_except
+        && !except.allows(exchange.method)
+    {
+        exchange.location = Arc::clone(&except.level);
+    }
+    if exchange.body.too_large(exchange.location.settings.core.client_max_body_size.0) {
+        let length = exchange.head.content_length.unwrap_or(0);
+        exchange.log(Level::Err, &format!("client intended to send too large body: {length} bytes"));
+        return Phase::Break(Break::Status(413));
+    }
+    Phase::Continue(())
+}
+
+/// Keeps what a regular expression captured: `$1` and its named groups.
+pub fn captured(exchange: &mut Exchange, regex: &Regex, captures: &regex::Captures, subject: Bytes) {
+    exchange.keep_captures(regex, captures, subject);
+}
+
+/// Goes where an internal redirect leads.
+fn follow(exchange: &mut Exchange, redirect: Redirect) -> Result<Entry, u16> {
+    let name = match &redirect {
+        Redirect::Path { path, .. } => String::from_utf8_lossy(path).into_owned(),
+        Redirect::Named(name) => String::from_utf8_lossy(name).into_owned(),
+    };
+    if exchange.redirects_left == 0 {
+        let what = match redirect {
+            Redirect::Path { .. } => "rewrite or internal redirection cycle while internally redirecting to",
+            Redirect::Named(_) => "rewrite or internal redirection cycle while redirect to named location",
+        };
+        exchange.log(Level::Err, &format!("{what} \"{name}\""));
+        exchange.state.error_page.exhausted = true;
+        return Err(500);
+    }
+    exchange.redirects_left -= 1;
+    exchange.internal = true;
+    match redirect {
+        Redirect::Path { path, args } => {
+            exchange.pristine = false;
+            exchange.valid_location = true;
+            exchange.path = path;
+            exchange.args = args;
+            exchange.location = Arc::clone(&exchange.server.base);
+            Ok(Entry::Server)
+        }
+        Redirect::Named(_) if exchange.path.is_empty() => {
+            exchange.log(Level::Err, &format!("empty URI in redirect to named location \"{name}\""));
+            Err(500)
+        }
+        Redirect::Named(name) => {
+            let server = Arc::clone(&exchange.server);
+            match server.locations.named(&name) {
+                Some(location) => {
+                    exchange.location = Arc::clone(location);
+                    Ok(Entry::Location)
+                }
+                None => {
+                    let name = String::from_utf8_lossy(&name);
+                    exchange.log(Level::Err, &format!("could not find named location \"{name}\""));
+                    Err(500)
+                }
+            }
+        }
+    }
+}
+
+/// The header and body filters, in nginx's order.
+async fn filters(exchange: &mut Exchange, mut response: Response) -> Response {
+    error_page::finish(exchange, &mut response);
+    super::not_modified::filter(exchange, &mut response);
+    headers::filter(exchange, &mut response);
+    super::modules::charset::filter(exchange, &mut response);
+    super::modules::gzip::filter(exchange, &mut response);
+    super::range::filter(exchange, &mut response);
+    response
+}
+
+/// The log phase: the request has ended, and how much was sent is known.
+pub fn log(exchange: &Exchange) {
+    access_log::write(exchange);
+}

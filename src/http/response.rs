@@ -1,0 +1,165 @@
+//! An answer on its way out: what content makes, filters change, and `head` writes in nginx's order.
+
+use super::{
+    body::Body,
+    exchange::Exchange,
+    heads::{Fields, Framing},
+    status,
+};
+use bytes::Bytes;
+
+/// An answer. The fields that nginx treats apart have a place of their own; the rest is a list in order.
+#[derive(Debug, Default)]
+pub struct Response {
+    pub status: u16,
+    /// The status line's text when an upstream chose it: `200 Fine`.
+    pub status_line: Option<Bytes>,
+    /// Without `charset`.
+    pub content_type: Option<Bytes>,
+    /// What `charset` appends.
+    pub charset: Option<Bytes>,
+    /// Length of the body, where it is known beforehand. For `HEAD`, of the body that is not sent.
+    pub content_length: Option<u64>,
+    /// Seconds since the epoch; sent as `Last-Modified` unless the fields hold one.
+    pub last_modified: Option<i64>,
+    /// An absolute URI, or a path that becomes one.
+    pub location: Option<Bytes>,
+    /// The value with its quotes.
+    pub etag: Option<Bytes>,
+    /// Ranges of the body may be asked for.
+    pub ranges: bool,
+    /// Content may not be asked for a range of this at all (`Accept-Ranges` of an upstream is dropped).
+    pub vary_accept_encoding: bool,
+    /// `Content-Encoding` is on the list.
+    pub encoded: bool,
+    /// Everything else, in order, names as they will be written.
+    pub fields: Fields,
+    pub body: Body,
+    /// Whether the connection may serve another request after this one.
+    pub close: bool,
+    /// The answer is a switch of protocols.
+    pub upgrade: bool,
+}
+
+impl Response {
+    /// A bare status with an empty body of unknown type.
+    pub fn new(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    /// A status with a whole body.
+    pub fn with_body(status: u16, content_type: impl Into<Bytes>, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self {
+            content_length: Some(body.len() as u64),
+            content_type: Some(content_type.into()),
+            body: Body::from(body),
+            ..Self::new(status)
+        }
+    }
+
+    /// A field by name, whichever place it has.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields.get(name)
+    }
+
+    /// Adds a field at the end.
+    pub fn push(&mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.fields.push(name.into(), value.into());
+    }
+
+    /// Forgets what belongs to one exact body: for filters that change it.
+    pub fn forget_length(&mut self) {
+        self.content_length = None;
+        self.ranges = false;
+        self.fields.remove("accept-ranges");
+    }
+
+    /// Whether the status and method leave the answer without a body.
+    pub fn bodyless(&self, exchange: &Exchange) -> bool {
+        exchange.method == super::exchange::Method::Head || matches!(self.status, 204 | 304) || self.status < 200
+    }
+}
+
+/// How this answer is framed, by nginx's rules (`ngx_http_chunked_header_filter`).
+pub fn framing(exchange: &Exchange, response: &Response) -> Framing {
+    if response.upgrade || matches!(response.status, 204 | 304) || response.status < 200 {
+        return Framing::None;
+    }
+    match response.content_length {
+        Some(length) => Framing::Length(length),
+        None if exchange.method == super::exchange::Method::Head => Framing::None,
+        None if exchange.head.version >= (1, 1) && exchange.location.settings.core.chunked_transfer_encoding => {
+            Framing::Chunked
+        }
+        None => Framing::Close,
+    }
+}
+
+/// Writes the head as `ngx_http_header_filter` does: status line, nginx's own fields, then the list.
+pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepalive: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    match &response.status_line {
+        Some(line) => out.extend_from_slice(line),
+        None => out.extend_from_slice(status::line(response.status).as_ref()),
+    }
+    out.extend_from_slice(b"\r\n");
+    if response.fields.get("server").is_none() {
+        field(&mut out, b"Server", exchange.location.settings.core.server_tokens.signature(exchange).as_ref());
+    }
+    if response.fields.get("date").is_none() {
+        exchange.connection.worker.clock.write_date(&mut out);
+    }
+    if let Some(content_type) = &response.content_type {
+        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(content_type);
+        if let Some(charset) = &response.charset {
+            out.extend_from_slice(b"; charset=");
+            out.extend_from_slice(charset);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Framing::Length(length) = framing {
+        field(&mut out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
+    }
+    if let Some(seconds) = response.last_modified
+        && response.fields.get("last-modified").is_none()
+    {
+        field(&mut out, b"Last-Modified", &super::dates::http_date(seconds));
+    }
+    if let Some(location) = &response.location {
+        field(&mut out, b"Location", &super::redirect::absolute(exchange, location));
+    }
+    if framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if response.upgrade {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+    } else if keepalive {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+        if let Some(seconds) = exchange.location.settings.core.keepalive_timeout.header {
+            field(&mut out, b"Keep-Alive", format!("timeout={seconds}").as_bytes());
+        }
+    } else {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    if response.vary_accept_encoding && exchange.location.settings.gzip.vary {
+        out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+    }
+    if let Some(etag) = &response.etag {
+        field(&mut out, b"ETag", etag);
+    }
+    for entry in response.fields.iter() {
+        field(&mut out, &entry.name, &entry.value);
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,146 @@
+//! Variables: what a name stands for. Each room lists its own; here is how they are found.
+
+use super::{exchange::Exchange, modules};
+use crate::{
+    config::{Handle, Kind, Scope},
+    syntax::{Fault, Stage},
+};
+use bytes::Bytes;
+use std::{collections::HashMap, sync::LazyLock};
+
+/// A variable that a room computes.
+pub struct Variable {
+    pub name: &'static str,
+    /// Appends the value; false when the request has none (nginx's `not_found`).
+    pub get: fn(&Exchange, &mut Vec<u8>) -> bool,
+    /// What `set` does to it; `None` for those that `set` must not touch.
+    pub set: Option<fn(&mut Exchange, Bytes)>,
+}
+
+impl Variable {
+    /// A variable that can only be read.
+    pub const fn new(name: &'static str, get: fn(&Exchange, &mut Vec<u8>) -> bool) -> Self {
+        Self { name, get, set: None }
+    }
+
+    /// A variable that `set` may change.
+    pub const fn settable(
+        name: &'static str,
+        get: fn(&Exchange, &mut Vec<u8>) -> bool,
+        set: fn(&mut Exchange, Bytes),
+    ) -> Self {
+        Self { name, get, set: Some(set) }
+    }
+}
+
+/// A family of variables whose names begin alike: `$http_…`.
+pub struct Prefixed {
+    pub prefix: &'static str,
+    /// Appends the value of the member with the given rest of the name.
+    pub get: fn(&Exchange, &[u8], &mut Vec<u8>) -> bool,
+}
+
+/// What a name stands for in one generation.
+pub enum Definition {
+    Builtin(&'static Variable),
+    Prefixed(&'static Prefixed, Box<[u8]>),
+    /// Named captures and their like: has the value it was last given.
+    Stored,
+    /// Of `set`: the same, and what it has before it is given one is warned about; but where it belongs to a family
+    /// it has the family's value until then.
+    Assigned(Option<(&'static Prefixed, Box<[u8]>)>),
+    Computed(Computed),
+}
+
+/// Variables that configuration defines by a rule.
+#[derive(Clone, Debug)]
+pub enum Computed {
+    Map(std::sync::Arc<modules::map::Map>),
+}
+
+impl Computed {
+    /// Appends the value; false when there is none.
+    pub fn evaluate(&self, exchange: &Exchange, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Map(map) => map.evaluate(exchange, out),
+        }
+    }
+
+    /// Whether the value must be computed anew each time.
+    pub fn volatile(&self) -> bool {
+        match self {
+            Self::Map(map) => map.volatile,
+        }
+    }
+}
+
+static BUILTIN: LazyLock<HashMap<&'static str, &'static Variable>> =
+    LazyLock::new(|| modules::variables().map(|variable| (variable.name, variable)).collect());
+
+/// A room's variable by name.
+pub fn builtin(name: &[u8]) -> Option<&'static Variable> {
+    BUILTIN.get(std::str::from_utf8(name).ok()?).copied()
+}
+
+/// The family a name belongs to, and the rest of the name.
+pub fn family(name: &[u8]) -> Option<(&'static Prefixed, &[u8])> {
+    modules::families().find_map(|family| name.strip_prefix(family.prefix.as_bytes()).map(|rest| (family, rest)))
+}
+
+/// Makes a name one that can be given values (`set`, captures).
+///
+/// # Errors
+/// nginx's fault for a variable that belongs to a room and may not be changed.
+pub fn define_stored(scope: &Scope<'_>, name: &[u8], at: crate::syntax::Span) -> Result<Handle, Fault> {
+    if builtin(name).is_some_and(|variable| variable.set.is_none()) {
+        return Err(Fault::at(at, [b"the duplicate \"", name, b"\" variable"].concat()));
+    }
+    Ok(scope.define(Kind::Variable, name, at).0)
+}
+
+/// Makes a name one that `set` gives values.
+///
+/// # Errors
+/// As [`define_stored`].
+pub fn define_assigned(scope: &Scope<'_>, name: &[u8], at: crate::syntax::Span) -> Result<Handle, Fault> {
+    let name = name.to_ascii_lowercase();
+    if builtin(&name).is_some_and(|variable| variable.set.is_none()) {
+        return Err(Fault::at(at, [b"the duplicate \"", &name[..], b"\" variable"].concat()));
+    }
+    Ok(scope.assign(Kind::Variable, &name, at))
+}
+
+/// What every name of this reading stands for, in the order of the handles. A name that nothing
+/// defines is a fault where it was first used.
+pub fn resolve(scope: &Scope<'_>, computed: Vec<(Handle, Computed)>) -> Vec<Definition> {
+    let mut computed: HashMap<_, _> = computed.into_iter().collect();
+    let define = |(at, named): (usize, crate::config::scope::Named)| {
+        let handle = Handle(u32::try_from(at).unwrap_or(u32::MAX));
+        if let Some(computed) = computed.remove(&handle) {
+            return Definition::Computed(computed);
+        }
+        if let Some(variable) = builtin(&named.name) {
+            return Definition::Builtin(variable);
+        }
+        if named.defined.is_some() {
+            return Definition::Stored;
+        }
+        let family = family(&named.name).map(|(family, rest)| (family, Box::from(rest)));
+        if named.assigned.is_some() {
+            return Definition::Assigned(family);
+        }
+        if let Some((family, rest)) = family {
+            return Definition::Prefixed(family, rest);
+        }
+        let fault = Fault::at(named.first_use, [b"unknown \"", &named.name[..], b"\" variable"].concat());
+        let known = BUILTIN.keys().copied();
+        let near = crate::config::render::nearest(&String::from_utf8_lossy(&named.name), known);
+        let fault = fault.unnamed().when(Stage::Settling);
+        scope.fault(match near {
+            Some(near) => fault.help(format!("did you mean `${near}`?")),
+            None => fault,
+        });
+        Definition::Stored
+    };
+    scope.names(Kind::Variable).into_iter().enumerate().map(define).collect()
+}

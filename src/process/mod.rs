@@ -1,0 +1,43 @@
+//! The life of the process: a privileged master that opens and supervises, one unprivileged worker that serves.
+//!
+//! ```text
+//! command line ─ start ─▶ Program::read ─▶ Needs ─ files, sockets, pid ─▶ Cycle ─ daemon ─▶ master
+//!                         (asks Recorder)                                                      │ bundle + descriptors
+//!                                                                                              ▼ over a channel
+//!                                                 Program::serve ◀─ threads ◀─ Program::read ─ worker
+//! ```
+//! Only this room forks, opens, binds, handles signals or holds `unsafe`. It knows no directive: what it drives is a
+//! [`Program`], and what that needs opened is plain data, [`needs::Needs`].
+
+mod bundle;
+mod channel;
+mod command;
+mod daemon;
+mod errno;
+mod files;
+mod invocation;
+mod log;
+mod master;
+pub mod needs;
+mod pid;
+pub mod profile;
+mod program;
+mod resolve;
+mod resources;
+mod signals;
+mod sockets;
+mod start;
+mod sys;
+mod title;
+mod user;
+pub mod worker;
+
+pub use self::{
+    errno::Errno,
+    files::LogFile,
+    invocation::{Invocation, Options, Order},
+    log::{Level, console},
+    program::{Opened, Program, Reading, Ready, Report},
+    resources::{Call, Facts, ReadError, Recorder, Resources},
+    start::run,
+};

@@ -1,0 +1,164 @@
+//! What becomes of an upstream's answer: which fields go on, which steer us, and the body behind them
+//! (`ngx_http_upstream_process_headers`).
+
+use super::{Answer, Job, settings::IgnoreHeaders};
+use crate::{
+    http::{
+        body::Body,
+        exchange::{Exchange, Method},
+        heads::{Field, ResponseHead},
+        phase::{Break, Phase, Redirect},
+        response::Response,
+        uri,
+    },
+    observe::error_log::Level,
+    upstream::Selection,
+};
+use bytes::Bytes;
+use std::time::Instant;
+
+/// What a room does to an answer.
+pub struct Rules<'j> {
+    /// Fields that are not passed on unless asked for, in lower case.
+    pub hidden: &'static [&'static str],
+    /// Rewrites `Location` and `Refresh`.
+    pub redirect: Option<&'j dyn Fn(&Exchange, &[u8]) -> Option<Vec<u8>>>,
+}
+
+/// Hidden by every room.
+const STEERING: [&str; 5] =
+    ["x-accel-expires", "x-accel-redirect", "x-accel-limit-rate", "x-accel-buffering", "x-accel-charset"];
+
+/// Never passed on: they belong to one connection, or are written anew.
+const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "transfer-encoding", "content-length", "content-type"];
+
+/// Answers with what the upstream said.
+pub(super) async fn respond(
+    exchange: &mut Exchange,
+    job: &Job<'_>,
+    answer: Answer,
+    selection: Selection,
+    began: Instant,
+) -> Phase {
+    let Answer { head, mut body } = answer;
+    for warning in &head.warnings {
+        exchange.log_about(Level::Warn, &String::from_utf8_lossy(warning), None);
+    }
+    if let Some(attempt) = exchange.tries.last_mut() {
+        attempt.status = head.status;
+        attempt.bytes_received = head.length as u64;
+    }
+    exchange.upstream_fields = head.fields.clone();
+    body.hold(selection, began);
+    let ignore = job.passing.ignore_headers;
+    if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(IgnoreHeaders::REDIRECT)) {
+        body.report(exchange);
+        return Phase::Break(accel_redirect(exchange, target));
+    }
+    if job.passing.intercept_errors && head.status >= 300 && exchange.location.settings.error_page.covers(head.status) {
+        body.report(exchange);
+        return Phase::Break(Break::Status(head.status));
+    }
+    if let Some(rate) = head.fields.get("x-accel-limit-rate").filter(|_| !ignore.has(IgnoreHeaders::LIMIT_RATE)) {
+        exchange.state.core.limit_rate = crate::config::values::parse_number(rate).map(|rate| rate as u64);
+    }
+    let mut response = translate(exchange, job, &head);
+    if head.status == 101 && exchange.head.upgrade {
+        response.upgrade = true;
+        exchange.tunnel_timeout = job.passing.read_timeout.0;
+    }
+    if response.bodyless(exchange) && !response.upgrade {
+        // Reading the empty body to its end gives the connection back.
+        let ended = std::future::poll_fn(|cx| body.poll_next(cx));
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(1), ended).await;
+        body.report(exchange);
+    } else {
+        response.body = Body::Upstream(Box::new(body));
+    }
+    Phase::Break(response.into())
+}
+
+/// The answer in our own terms.
+fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Response {
+    let mut response = Response::new(head.status);
+    response.status_line = (!head.status_line.is_empty()).then(|| head.status_line.clone());
+    response.content_length = head.content_length.filter(|_| !head.chunked);
+    response.close = head.version == (0, 9);
+    for field in head.fields.iter() {
+        take(exchange, job, field, &mut response);
+    }
+    if let Some(charset) = head.fields.get("x-accel-charset")
+        && !job.passing.ignore_headers.has(IgnoreHeaders::CHARSET)
+    {
+        response.charset = Some(Bytes::copy_from_slice(charset));
+    }
+    response
+}
+
+fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Response) {
+    let is = |name: &&str| field.name.eq_ignore_ascii_case(name.as_bytes());
+    let wanted = |name: &Bytes| name.eq_ignore_ascii_case(&field.name);
+    if is(&"content-type") {
+        content_type(&field.value, response);
+        return;
+    }
+    if HOP_BY_HOP.iter().any(|name| is(name)) {
+        return;
+    }
+    let hidden = job.rules.hidden.iter().chain(&STEERING).any(is) || job.passing.hide_header.iter().any(wanted);
+    if hidden && !job.passing.pass_header.iter().any(wanted) {
+        return;
+    }
+    if is(&"accept-ranges") {
+        return;
+    }
+    if is(&"location") || is(&"refresh") {
+        let rewritten = job.rules.redirect.and_then(|redirect| redirect(exchange, &field.value));
+        response.fields.push(field.name.clone(), rewritten.map_or_else(|| field.value.clone(), Bytes::from));
+        return;
+    }
+    if is(&"content-encoding") {
+        response.encoded = true;
+    }
+    response.fields.push(field.name.clone(), field.value.clone());
+}
+
+/// `text/html; charset=utf-8` in its two parts (`ngx_http_upstream_copy_content_type`).
+fn content_type(value: &Bytes, response: &mut Response) {
+    let mut from = 0;
+    while let Some(at) = memchr::memchr(b';', &value[from..]) {
+        let at = from + at;
+        let parameter = value[at + 1..].trim_ascii_start();
+        if parameter.len() > 8 && parameter[..8].eq_ignore_ascii_case(b"charset=") {
+            let charset = parameter[8..].trim_ascii();
+            let charset = charset.strip_prefix(b"\"").unwrap_or(charset);
+            let charset = charset.strip_suffix(b"\"").unwrap_or(charset);
+            response.content_type = Some(value.slice(..at));
+            response.charset = Some(Bytes::copy_from_slice(charset));
+            return;
+        }
+        from = at + 1;
+    }
+    response.content_type = Some(value.clone());
+}
+
+/// `X-Accel-Redirect`: the answer is another location's.
+fn accel_redirect(exchange: &mut Exchange, target: &[u8]) -> Break {
+    if target.starts_with(b"@") {
+        return Break::Redirect(Redirect::Named(Bytes::copy_from_slice(target)));
+    }
+    match uri::parse_unsafe(target) {
+        Ok((path, args)) => {
+            if exchange.method != Method::Head {
+                exchange.method = Method::Get;
+            }
+            let path = Bytes::copy_from_slice(&path);
+            Break::Redirect(Redirect::Path { path, args: Bytes::copy_from_slice(args) })
+        }
+        Err(_) => {
+            let text = format!("upstream sent unsafe X-Accel-Redirect \"{}\"", String::from_utf8_lossy(target));
+            exchange.log(Level::Err, &text);
+            Break::Status(404)
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! HTTP/1 to a peer: a kept connection or a new one, hyper's framing, our heads.
+
+use super::{Answer, Attempt, Job};
+use crate::{
+    http::{
+        body::{Body, BodyError},
+        exchange::Exchange,
+        heads::{self, ClientSide, Framing, HeadError},
+    },
+    upstream::{
+        Failure,
+        body::{Lease, UpstreamBody},
+        peer::Peer,
+        pool::{Key, Link},
+    },
+};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming};
+use std::{
+    error::Error,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// A request as it goes to every peer that is asked.
+pub struct Request {
+    /// The whole head, down to the empty line.
+    pub head: Bytes,
+    pub framing: Framing,
+    pub head_only: bool,
+    /// The connection may serve other requests afterwards.
+    pub keepalive: bool,
+}
+
+/// What is sent as a request's body: once more from what was kept, or as it comes from the client.
+pub enum Outbound {
+    Kept(Body),
+    Streamed(Incoming),
+}
+
+impl hyper::body::Body for Outbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Kept(body) => body.poll_next(cx).map(|next| next.map(|piece| piece.map(Frame::data))),
+            Self::Streamed(incoming) => Pin::new(incoming).poll_frame(cx).map(|next| match next? {
+                Ok(frame) => Some(Ok(frame)),
+                Err(_) => Some(Err(BodyError::Upstream(Failure::Client))),
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Kept(body) => body.is_empty(),
+            Self::Streamed(incoming) => incoming.is_end_stream(),
+        }
+    }
+}
+
+/// Sends the request and reads the head of the answer.
+pub(super) async fn ask(
+    attempt: &mut Attempt,
+    exchange: &mut Exchange,
+    job: &Job<'_>,
+    peer: &Arc<Peer>,
+    request: &Request,
+) -> Result<Answer, Failure> {
+    let key = Key::new(&job.group, peer);
+    let worker = Rc::clone(&exchange.connection.worker);
+    while let Some(link) = worker.pool.take(&key) {
+        attempt.reused = true;
+        attempt.connected(exchange);
+        let side = link.side.clone();
+        match over(link, &key, attempt, exchange, job, request).await {
+            // It died while nobody looked: that says nothing of the peer, and it has not seen the request.
+            Err(Failure::Closed | Failure::Io(..)) if side.received_now() == 0 && exchange.may_repeat(attempt.sent) => {}
+            outcome => return outcome,
+        }
+    }
+    attempt.reused = false;
+    let stream = attempt.connect(exchange, job, peer).await?;
+    let link = Link::open(stream).await?;
+    over(link, &key, attempt, exchange, job, request).await
+}
+
+/// The same over one connection.
+async fn over(
+    mut link: Link,
+    key: &Key,
+    attempt: &mut Attempt,
+    exchange: &mut Exchange,
+    job: &Job<'_>,
+    request: &Request,
+) -> Result<Answer, Failure> {
+    if link.sender.ready().await.is_err() {
+        return Err(Failure::Closed);
+    }
+    link.requests += 1;
+    link.side.request(request.head.clone(), job.passing.buffer_size.0);
+    let body = match exchange.body.take_stream() {
+        Some(incoming) => Outbound::Streamed(incoming),
+        None => Outbound::Kept(exchange.body.replay()),
+    };
+    let message = heads::framing::request(request.framing, request.head_only, request.keepalive, body);
+    let sending = link.sender.send_request(message);
+    let response = patiently(&link.side, job, sending).await;
+    attempt.sent = link.side.sent_now() > 0;
+    exchange.note_traffic(&link.side);
+    let incoming = response?.map_err(|error| failure(&link.side, &error))?.into_body();
+    let Some(head) = link.side.take_response() else { return Err(Failure::Closed) };
+    attempt.answered(exchange);
+    let keep = request.keepalive && !head.close && !head.upgrade;
+    let lease = Lease::new(Rc::clone(&exchange.connection.worker), key.clone(), link, keep);
+    let body = UpstreamBody::http(incoming, lease, job.passing.read_timeout.0);
+    Ok(Answer { head, body })
+}
+
+/// Waits for an answer as long as bytes move: `_send_timeout` between writes, `_read_timeout` for the head.
+async fn patiently<T>(side: &ClientSide, job: &Job<'_>, sending: impl Future<Output = T>) -> Result<T, Failure> {
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        let moved = side.sent_now() + side.received_now();
+        let limit = if side.write_blocked() { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
+        match tokio::time::timeout(limit, sending.as_mut()).await {
+            Ok(answer) => return Ok(answer),
+            Err(_) if side.sent_now() + side.received_now() > moved => {}
+            Err(_) => return Err(Failure::Timeout),
+        }
+    }
+}
+
+/// Why there is no answer: what our head parser said, or what hyper says.
+fn failure(side: &ClientSide, error: &hyper::Error) -> Failure {
+    match side.take_fault() {
+        Some(HeadError::Closed) => return Failure::Closed,
+        Some(HeadError::Io(kind)) => {
+            return Failure::Io("recv()", crate::http::files::errno(&std::io::Error::from(kind)));
+        }
+        Some(fault) => return Failure::Invalid(fault.to_string()),
+        None => {}
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && io.raw_os_error().is_some()
+        {
+            return Failure::Io("recv()", crate::http::files::errno(io));
+        }
+        if let Some(BodyError::Upstream(Failure::Client)) = inner.downcast_ref() {
+            return Failure::Client;
+        }
+        cause = inner.source();
+    }
+    Failure::Closed
+}

@@ -1,0 +1,256 @@
+//! The life of a request at an upstream, for every protocol: pick a peer, connect, send, read the head,
+//! hand the body on, or ask the next one (`ngx_http_upstream.c`).
+
+mod answer;
+pub mod http;
+pub mod raw;
+pub mod settings;
+pub mod variables;
+
+pub use answer::Rules;
+pub use settings::Passing;
+
+use super::{
+    Client, Failure, Group, Outcome, Selection,
+    body::UpstreamBody,
+    connect,
+    failure::cases,
+    peer::Peer,
+};
+use crate::{
+    http::{
+        body::{BodyLimits, RequestBodyError},
+        exchange::{Exchange, Method, Try},
+        heads::ResponseHead,
+        phase::{Break, Phase},
+    },
+    observe::error_log::Level,
+};
+use bytes::Bytes;
+use std::{sync::Arc, time::Instant};
+
+/// What a room wants passed on.
+pub struct Job<'j> {
+    pub group: Arc<Group>,
+    pub passing: &'j Passing,
+    /// What is done to the answer.
+    pub rules: Rules<'j>,
+    pub wire: Wire,
+    /// For the log: `http://` and its kin.
+    pub scheme: &'static str,
+    /// For the log: the path that is asked for.
+    pub uri: Bytes,
+}
+
+/// The protocols: a closed set.
+pub enum Wire {
+    Http(http::Request),
+    /// A request that is one packet and then the body; the answer is CGI's, to the end of the connection.
+    Cgi(Bytes),
+}
+
+/// An answer whose head is here and whose body is coming.
+pub struct Answer {
+    pub head: ResponseHead,
+    pub body: UpstreamBody,
+}
+
+/// Passes the request on and answers with what comes back.
+pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
+    let started = Instant::now();
+    let client = Client { address: exchange.connection.remote_ip_address() };
+    let mut selection = job.group.select(client);
+    selection.limit_tries(job.passing.next_upstream_tries);
+    let mut new_pass = !exchange.tries.is_empty();
+    loop {
+        let clock = &exchange.connection.worker.clock;
+        let Ok(peer) = selection.next(clock.millis()) else {
+            exchange.tries.push(Try { peer: job.group.name.clone(), status: 502, new_pass, ..Try::default() });
+            let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
+            exchange.log_about(Level::Err, "no live upstreams while connecting to upstream", Some(&about));
+            return Phase::Break(Break::Status(502));
+        };
+        exchange.tries.push(Try { peer: peer.name.clone(), new_pass, ..Try::default() });
+        new_pass = false;
+        let mut attempt = Attempt { began: Instant::now(), sent: false, reused: false };
+        let outcome = attempt.ask(exchange, &job, &peer).await;
+        attempt.note_time(exchange);
+        let (case, status) = match outcome {
+            Ok(answer) => {
+                let status = answer.head.status;
+                match repeatable(status, selection.tries(), job.passing) {
+                    None => {
+                        return answer::respond(exchange, &job, answer, selection, attempt.began).await;
+                    }
+                    Some(case) => (Some(case), status),
+                }
+            }
+            Err(failure) => {
+                job.log(exchange, &peer, &failure, attempt.sent);
+                (failure.case(), failure.status())
+            }
+        };
+        if let Some(attempt) = exchange.tries.last_mut() {
+            attempt.status = status;
+        }
+        let Some(case) = case else { return Phase::Break(Break::Close) };
+        if release(exchange, &mut selection, case) {
+            let text = "upstream server temporarily disabled while connecting to upstream";
+            exchange.log_about(Level::Warn, text, Some(&job.about(&peer)));
+        }
+        if attempt.reused && case == cases::ERROR {
+            selection.give_back_try();
+        }
+        let non_idempotent = attempt.sent && matches!(exchange.method, Method::Post | Method::Lock | Method::Patch);
+        let case = if non_idempotent { case | cases::NON_IDEMPOTENT } else { case };
+        let limit = job.passing.next_upstream_timeout.0;
+        let late = !limit.is_zero() && started.elapsed() >= limit;
+        let spent = attempt.sent && exchange.body.is_streaming();
+        if selection.tries() == 0 || job.passing.next_upstream.0 & case != case || late || spent {
+            return Phase::Break(Break::Status(status));
+        }
+    }
+}
+
+/// Tells the group how it went; whether the peer is taken out now.
+fn release(exchange: &Exchange, selection: &mut Selection, case: u32) -> bool {
+    let outcome = match case {
+        cases::HTTP_403 | cases::HTTP_404 => Outcome::Next,
+        _ => Outcome::Failed,
+    };
+    selection.done(outcome, exchange.connection.worker.clock.millis())
+}
+
+/// The case for which an answer with this status is not taken, if another peer may be asked
+/// (`ngx_http_upstream_test_next`).
+fn repeatable(status: u16, tries: usize, passing: &Passing) -> Option<u32> {
+    let case = match status {
+        500 => cases::HTTP_500,
+        502 => cases::HTTP_502,
+        503 => cases::HTTP_503,
+        504 => cases::HTTP_504,
+        403 => cases::HTTP_403,
+        404 => cases::HTTP_404,
+        429 => cases::HTTP_429,
+        _ => return None,
+    };
+    (tries > 1 && passing.next_upstream.0 & case == case).then_some(case)
+}
+
+/// One attempt at one peer.
+struct Attempt {
+    began: Instant,
+    /// The peer has seen some of the request.
+    sent: bool,
+    /// Over a kept connection.
+    reused: bool,
+}
+
+impl Attempt {
+    async fn ask(&mut self, exchange: &mut Exchange, job: &Job<'_>, peer: &Arc<Peer>) -> Result<Answer, Failure> {
+        match &job.wire {
+            Wire::Http(request) => http::ask(self, exchange, job, peer, request).await,
+            Wire::Cgi(packet) => raw::ask(self, exchange, job, peer, packet).await,
+        }
+    }
+
+    async fn connect(
+        &self,
+        exchange: &mut Exchange,
+        job: &Job<'_>,
+        peer: &Peer,
+    ) -> Result<connect::Stream, Failure> {
+        let passing = job.passing;
+        let stream = connect::connect(&peer.address, passing.connect_timeout.0, passing.socket_keepalive).await?;
+        self.connected(exchange);
+        Ok(stream)
+    }
+
+    fn connected(&self, exchange: &mut Exchange) {
+        if let Some(attempt) = exchange.tries.last_mut() {
+            attempt.connect_ms = Some(self.elapsed_ms());
+        }
+    }
+
+    /// The head of the answer is here.
+    fn answered(&self, exchange: &mut Exchange) {
+        if let Some(attempt) = exchange.tries.last_mut() {
+            attempt.header_ms = Some(self.elapsed_ms());
+        }
+    }
+
+    fn note_time(&self, exchange: &mut Exchange) {
+        if let Some(attempt) = exchange.tries.last_mut() {
+            attempt.response_ms = Some(self.elapsed_ms());
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Job<'_> {
+    /// The upstream as nginx's log names it.
+    fn about(&self, peer: &Peer) -> String {
+        match peer.name.strip_prefix("unix:") {
+            Some(_) => format!("{}{}:{}", self.scheme, peer.name, String::from_utf8_lossy(&self.uri)),
+            None => format!("{}{}{}", self.scheme, peer.name, String::from_utf8_lossy(&self.uri)),
+        }
+    }
+
+    fn log(&self, exchange: &Exchange, peer: &Peer, failure: &Failure, sent: bool) {
+        let level = match failure {
+            Failure::Client => Level::Info,
+            Failure::Connect(_, error) => match error.raw_os_error() {
+                Some(
+                    libc::ECONNREFUSED
+                    | libc::ENETDOWN
+                    | libc::ENETUNREACH
+                    | libc::EHOSTDOWN
+                    | libc::EHOSTUNREACH
+                    | libc::ETIMEDOUT
+                    | libc::ECONNRESET,
+                ) => Level::Err,
+                _ => Level::Crit,
+            },
+            _ => Level::Err,
+        };
+        let text = format!("{failure} while {}", failure.action(sent));
+        exchange.log_about(level, &text, Some(&self.about(peer)));
+    }
+}
+
+/// Reads the request's body before anybody is asked, so that its length is known and it can be sent to a
+/// second peer, too.
+pub async fn prepare(exchange: &mut Exchange, passing: &Passing) -> Phase {
+    if !passing.request_buffering {
+        return Phase::Continue(());
+    }
+    let core = &exchange.location.settings.core;
+    let limits = BodyLimits {
+        max: core.client_max_body_size.0,
+        memory: core.client_body_buffer_size.0,
+        gap: core.client_body_timeout.0,
+    };
+    match exchange.body.read(limits).await {
+        Ok(()) => Phase::Continue(()),
+        Err(error) => refuse_body(exchange, error),
+    }
+}
+
+/// What becomes of a request whose body could not be read.
+fn refuse_body(exchange: &Exchange, error: RequestBodyError) -> Phase {
+    let (level, status) = match error {
+        RequestBodyError::TooLarge => (Level::Err, 413),
+        RequestBodyError::Timeout => (Level::Info, 408),
+        RequestBodyError::Bad => (Level::Info, 400),
+        RequestBodyError::Disk => (Level::Crit, 500),
+        RequestBodyError::Gone => {
+            exchange.log(Level::Info, &error.to_string());
+            return Phase::Break(Break::Close);
+        }
+    };
+    exchange.log(level, &error.to_string());
+    Phase::Break(Break::Status(status))
+}

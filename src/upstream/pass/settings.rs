@@ -1,0 +1,169 @@
+//! The settings that `proxy_`, `uwsgi_` and their kin share: declared once by suffix, registered under
+//! each room's prefix.
+
+use super::super::failure::cases;
+use crate::{
+    config::{
+        Args, Directive, FromArgs, LEVELS, List,
+        values::{Msec, Offset, Size, TempPath, choose_mask},
+    },
+    http::modules::core::Buffers,
+    syntax::Fault,
+};
+use bytes::Bytes;
+use std::ops::RangeInclusive;
+
+/// How requests are passed on.
+#[derive(Clone, Debug)]
+pub struct Passing {
+    pub connect_timeout: Msec,
+    pub send_timeout: Msec,
+    pub read_timeout: Msec,
+    pub next_upstream: NextUpstream,
+    /// 0 is no limit.
+    pub next_upstream_tries: usize,
+    /// Zero is no limit.
+    pub next_upstream_timeout: Msec,
+    /// Bounds the head of an answer.
+    pub buffer_size: Size,
+    pub buffering: bool,
+    pub buffers: Buffers,
+    pub busy_buffers_size: Size,
+    pub max_temp_file_size: Offset,
+    pub temp_file_write_size: Size,
+    pub temp_path: Option<TempPath>,
+    pub request_buffering: bool,
+    pub intercept_errors: bool,
+    pub hide_header: List<Bytes>,
+    pub pass_header: List<Bytes>,
+    pub ignore_headers: IgnoreHeaders,
+    pub pass_request_headers: bool,
+    pub pass_request_body: bool,
+    pub socket_keepalive: bool,
+}
+
+impl Default for Passing {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Msec::seconds(60),
+            send_timeout: Msec::seconds(60),
+            read_timeout: Msec::seconds(60),
+            next_upstream: NextUpstream(cases::ERROR | cases::TIMEOUT),
+            next_upstream_tries: 0,
+            next_upstream_timeout: Msec::seconds(0),
+            buffer_size: Size(4096),
+            buffering: true,
+            buffers: Buffers { count: 8, size: 4096 },
+            busy_buffers_size: Size(8192),
+            max_temp_file_size: Offset(1 << 30),
+            temp_file_write_size: Size(8192),
+            temp_path: None,
+            request_buffering: true,
+            intercept_errors: false,
+            hide_header: List::default(),
+            pass_header: List::default(),
+            ignore_headers: IgnoreHeaders::default(),
+            pass_request_headers: true,
+            pass_request_body: true,
+            socket_keepalive: false,
+        }
+    }
+}
+
+/// The rows, by suffix.
+pub const DIRECTIVES: &[Directive<Passing>] = &[
+    Directive::new("_connect_timeout", LEVELS, |passing: &mut Passing| &mut passing.connect_timeout),
+    Directive::new("_send_timeout", LEVELS, |passing| &mut passing.send_timeout),
+    Directive::new("_read_timeout", LEVELS, |passing| &mut passing.read_timeout),
+    Directive::new("_next_upstream", LEVELS, |passing| &mut passing.next_upstream),
+    Directive::new("_next_upstream_tries", LEVELS, |passing| &mut passing.next_upstream_tries),
+    Directive::new("_next_upstream_timeout", LEVELS, |passing| &mut passing.next_upstream_timeout),
+    Directive::new("_buffer_size", LEVELS, |passing| &mut passing.buffer_size),
+    Directive::new("_buffering", LEVELS, |passing| &mut passing.buffering),
+    Directive::new("_buffers", LEVELS, |passing| &mut passing.buffers),
+    Directive::new("_busy_buffers_size", LEVELS, |passing| &mut passing.busy_buffers_size),
+    Directive::new("_max_temp_file_size", LEVELS, |passing| &mut passing.max_temp_file_size),
+    Directive::new("_temp_file_write_size", LEVELS, |passing| &mut passing.temp_file_write_size),
+    Directive::new("_temp_path", LEVELS, |passing| &mut passing.temp_path),
+    Directive::new("_request_buffering", LEVELS, |passing| &mut passing.request_buffering),
+    Directive::new("_intercept_errors", LEVELS, |passing| &mut passing.intercept_errors),
+    Directive::new("_hide_header", LEVELS, |passing| &mut passing.hide_header),
+    Directive::new("_pass_header", LEVELS, |passing| &mut passing.pass_header),
+    Directive::new("_ignore_headers", LEVELS, |passing| &mut passing.ignore_headers),
+    Directive::new("_pass_request_headers", LEVELS, |passing| &mut passing.pass_request_headers),
+    Directive::new("_pass_request_body", LEVELS, |passing| &mut passing.pass_request_body),
+    Directive::new("_socket_keepalive", LEVELS, |passing| &mut passing.socket_keepalive),
+];
+
+/// `_next_upstream`: the cases in which another peer is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextUpstream(pub u32);
+
+impl FromArgs for NextUpstream {
+    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let mask = choose_mask(
+            args,
+            &[
+                ("error", cases::ERROR),
+                ("timeout", cases::TIMEOUT),
+                ("invalid_header", cases::INVALID_HEADER),
+                ("non_idempotent", cases::NON_IDEMPOTENT),
+                ("http_500", cases::HTTP_500),
+                ("http_502", cases::HTTP_502),
+                ("http_503", cases::HTTP_503),
+                ("http_504", cases::HTTP_504),
+                ("http_403", cases::HTTP_403),
+                ("http_404", cases::HTTP_404),
+                ("http_429", cases::HTTP_429),
+                ("updating", cases::UPDATING),
+                ("off", cases::OFF),
+            ],
+        )?;
+        Ok(Self(if mask & cases::OFF != 0 { 0 } else { mask }))
+    }
+}
+
+/// `_ignore_headers`: fields of an answer that steer nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IgnoreHeaders(pub u32);
+
+impl IgnoreHeaders {
+    pub const REDIRECT: u32 = 1;
+    pub const EXPIRES: u32 = 2;
+    pub const X_EXPIRES: u32 = 4;
+    pub const CACHE_CONTROL: u32 = 8;
+    pub const SET_COOKIE: u32 = 16;
+    pub const LIMIT_RATE: u32 = 32;
+    pub const BUFFERING: u32 = 64;
+    pub const CHARSET: u32 = 128;
+    pub const VARY: u32 = 256;
+
+    /// Whether a field is ignored.
+    pub fn has(self, bit: u32) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+impl FromArgs for IgnoreHeaders {
+    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        choose_mask(
+            args,
+            &[
+                ("X-Accel-Redirect", Self::REDIRECT),
+                ("X-Accel-Expires", Self::X_EXPIRES),
+                ("X-Accel-Limit-Rate", Self::LIMIT_RATE),
+                ("X-Accel-Buffering", Self::BUFFERING),
+                ("X-Accel-Charset", Self::CHARSET),
+                ("Expires", Self::EXPIRES),
+                ("Cache-Control", Self::CACHE_CONTROL),
+                ("Set-Cookie", Self::SET_COOKIE),
+                ("Vary", Self::VARY),
+            ],
+        )
+        .map(Self)
+    }
+}

@@ -1,0 +1,245 @@
+//! One server of an upstream: where it is, what the `server` line says of it, and how it is doing.
+
+pub use crate::config::values::{Address, ip_text};
+use std::sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
+    };
+
+/// One address that requests can be sent to (`ngx_http_upstream_rr_peer_t`).
+#[derive(Debug)]
+pub struct Peer {
+    /// Position in the group, primary servers first, counted from 0.
+    pub id: u32,
+    /// As it is logged and shown in `$upstream_addr`: `127.0.0.1:8000`, `[::1]:8000`, `unix:/path`.
+    pub name: String,
+    /// Where to connect.
+    pub address: Address,
+    /// The `server` line it comes from; a name with several addresses makes several peers of one line.
+    pub line: Arc<ServerLine>,
+    /// What is known of it at run time. Set on first use, or taken over from the generation before.
+    live: OnceLock<Arc<Live>>,
+}
+
+/// The parameters of a `server` line in `upstream {}`, with nginx's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerLine {
+    /// The server as written: `localhost:8000`.
+    pub server: String,
+    /// `weight=`: its share of the requests. nginx refuses 0; here 0 counts as 1.
+    pub weight: u32,
+    /// `max_fails=`: this many failures take it out for `fail_timeout`; 0 never does.
+    pub max_fails: u32,
+    /// `fail_timeout=` in seconds.
+    pub fail_timeout: i64,
+    /// `max_conns=`: requests under way at the same time; 0 is no limit.
+    pub max_conns: u32,
+    /// `backup`: asked only when no primary server can be.
+    pub backup: bool,
+    /// `down`: never asked.
+    pub down: bool,
+}
+
+impl Default for ServerLine {
+    fn default() -> Self {
+        Self {
+            server: String::new(),
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: 10,
+            max_conns: 0,
+            backup: false,
+            down: false,
+        }
+    }
+}
+
+/// The state that selection reads and writes. Shared with the same peer of other generations.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Requests under way (nginx's `conns`). Lowered without the group's lock.
+    conns: AtomicU32,
+    pub(super) current_weight: Guarded,
+    pub(super) effective_weight: Guarded,
+    /// Failures since it was last found good.
+    pub(super) fails: Guarded,
+    /// Second of the last failure.
+    pub(super) accessed: Guarded,
+    /// Second of the last failure or of the probe after it.
+    pub(super) checked: Guarded,
+}
+
+/// A number that is written only while the group's lock is held, and may be read at any time.
+#[derive(Debug)]
+pub(super) struct Guarded(AtomicI64);
+
+impl Guarded {
+    pub(super) fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+impl Peer {
+    pub(super) fn new(id: u32, line: Arc<ServerLine>, address: Address) -> Self {
+        Self { id, name: address.to_string(), address, line, live: OnceLock::new() }
+    }
+
+    /// Requests under way to it, in all generations.
+    pub fn active(&self) -> u32 {
+        self.live.get().map_or(0, |live| live.conns.load(Relaxed))
+    }
+
+    /// Failures since it was last found good.
+    pub fn fails(&self) -> i64 {
+        self.live.get().map_or(0, |live| live.fails.get())
+    }
+
+    /// The weight that counts now: lowered by failures, growing back by one at each choice.
+    pub fn effective_weight(&self) -> i64 {
+        self.live.get().map_or(self.weight(), |live| live.effective_weight.get())
+    }
+
+    /// Whether it may be asked at second `now`: not `down`, below `max_conns`, not taken out by failures.
+    pub fn is_usable(&self, now: i64) -> bool {
+        self.has_room() && !self.is_taken_out(now)
+    }
+
+    /// Whether failures keep it out at second `now` (`max_fails`, `fail_timeout`).
+    pub fn is_taken_out(&self, now: i64) -> bool {
+        let line = &*self.line;
+        self.live.get().is_some_and(|live| {
+            line.max_fails != 0
+                && live.fails.get() >= i64::from(line.max_fails)
+                && now - live.checked.get() <= line.fail_timeout
+        })
+    }
+
+    /// Neither `down` nor at its `max_conns`: all that is asked of a lone server.
+    pub(super) fn has_room(&self) -> bool {
+        !self.line.down && (self.line.max_conns == 0 || self.active() < self.line.max_conns)
+    }
+
+    /// The weight of its line, never 0.
+    pub(super) fn weight(&self) -> i64 {
+        i64::from(self.line.weight.max(1))
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        self.live.get_or_init(|| {
+            Arc::new(Live {
+                conns: AtomicU32::new(0),
+                current_weight: Guarded(AtomicI64::new(0)),
+                effective_weight: Guarded(AtomicI64::new(self.weight())),
+                fails: Guarded(AtomicI64::new(0)),
+                accessed: Guarded(AtomicI64::new(0)),
+                checked: Guarded(AtomicI64::new(0)),
+            })
+        })
+    }
+
+    /// Shares the state of `previous` from now on. Says whether it could: not when it has a state already.
+    pub(super) fn adopt(&self, previous: &Self) -> bool {
+        self.live.set(Arc::clone(previous.live())).is_ok()
+    }
+
+    /// One round of smooth weighting: returns what it adds to the total.
+    pub(super) fn weigh(&self) -> i64 {
+        let live = self.live();
+        let effective = live.effective_weight.get();
+        live.current_weight.set(live.current_weight.get() + effective);
+        if effective < self.weight() {
+            live.effective_weight.set(effective + 1);
+        }
+        effective
+    }
+
+    /// Once `fail_timeout` is over, being chosen is a probe: others keep away from it meanwhile.
+    pub(super) fn probe(&self, now: i64) {
+        let checked = &self.live().checked;
+        if now - checked.get() > self.line.fail_timeout {
+            checked.set(now);
+        }
+    }
+
+    /// Counts a failure at second `now`; says whether it is taken out by it.
+    pub(super) fn fail(&self, now: i64) -> bool {
+        let (live, line) = (self.live(), &*self.line);
+        let fails = live.fails.get() + 1;
+        live.fails.set(fails);
+        live.accessed.set(now);
+        live.checked.set(now);
+        if line.max_fails == 0 {
+            return false;
+        }
+        let lowered = live.effective_weight.get() - self.weight() / i64::from(line.max_fails);
+        live.effective_weight.set(lowered.max(0));
+        fails >= i64::from(line.max_fails)
+    }
+
+    pub(super) fn begin_request(&self) {
+        self.live().conns.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn end_request(&self) {
+        self.live().conns.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_named_as_nginx_logs_it() {
+        for (address, name) in [
+            (Address::Tcp("127.0.0.1:8000".parse().unwrap()), "127.0.0.1:8000"),
+            (Address::Tcp("[0:0::1]:80".parse().unwrap()), "[::1]:80"),
+            (Address::Tcp("[fe80::1%3]:80".parse().unwrap()), "[fe80::1]:80"),
+            (Address::Unix("/run/app.sock".into()), "unix:/run/app.sock"),
+        ] {
+            assert_eq!(Peer::new(0, Arc::default(), address).name, name);
+        }
+    }
+
+    #[test]
+    fn ipv6_is_written_as_nginx_writes_it() {
+        for (address, text) in [
+            ("::", "::"),
+            ("::1", "::1"),
+            ("::102", "::0.0.1.2"),
+            ("::101", "::101"),
+            ("::7f00:1", "::127.0.0.1"),
+            ("::ffff:10.0.0.1", "::ffff:10.0.0.1"),
+            ("2001:db8:0:1:0:0:0:2", "2001:db8:0:1::2"),
+            ("10.0.0.1", "10.0.0.1"),
+        ] {
+            assert_eq!(ip_text(address.parse().unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn a_server_line_has_nginx_defaults() {
+        let line = ServerLine::default();
+        assert_eq!((line.weight, line.max_fails, line.fail_timeout, line.max_conns), (1, 1, 10, 0));
+        assert!(!line.backup && !line.down);
+    }
+
+    #[test]
+    fn a_failure_lowers_the_weight_by_its_share_and_never_below_zero() {
+        let line = ServerLine { weight: 5, max_fails: 2, ..ServerLine::default() };
+        let peer = Peer::new(0, Arc::new(line), Address::Unix("/a".into()));
+        let after: Vec<_> = (0..4).map(|now| (peer.fail(now), peer.effective_weight())).collect();
+        assert_eq!(after, [(false, 3), (true, 1), (true, 0), (true, 0)]);
+    }
+
+    #[test]
+    fn a_peer_is_out_until_strictly_more_than_fail_timeout_has_passed() {
+        let peer = Peer::new(0, Arc::default(), Address::Unix("/a".into()));
+        assert!(peer.fail(100));
+        assert_eq!([100, 109, 110, 111].map(|now| peer.is_usable(now)), [false, false, false, true]);
+    }
+}

@@ -1,0 +1,16 @@
+//! The end-to-end tests: the program itself, started as its users start it.
+//!
+//! The program under test is the one cargo just built; `TIDEGATE_TEST_BINARY=/usr/sbin/nginx` puts another in its place,
+//! so that every expectation can be held against a real nginx first. [`support`] says what the tests stand on, and which
+//! other components they use.
+
+// A test that cannot go on says so by a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// A topic that is switched off leaves helpers unused.
+#![allow(dead_code)]
+
+mod examples;
+mod load;
+mod support;
+mod tutorials;
+mod versus;

@@ -1,0 +1,52 @@
+//! What a process holds, from /proc.
+
+use std::fs;
+
+/// The processes whose parent this is.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let parent = |child| stat(child, 4).and_then(|field| i32::try_from(field).ok());
+    let mut found: Vec<i32> = processes().into_iter().filter(|child| parent(*child) == Some(pid)).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Every process there is.
+pub(crate) fn processes() -> Vec<i32> {
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// How many files, sockets included, a process has open; 0 when it is gone.
+pub(crate) fn open_files(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// How much memory of its own a process occupies, in KiB; 0 when it is gone.
+pub(crate) fn memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    field.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// The effective user id of a process.
+pub(crate) fn owner(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// When a process was started, in clock ticks since the machine was: with its id, what tells it from all others.
+pub(crate) fn started(pid: i32) -> Option<u64> {
+    // A process that has ended and is only waited for counts as gone.
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let state = text.rsplit_once(')')?.1.trim_start().chars().next()?;
+    if state == 'Z' { None } else { stat(pid, 22) }
+}
+
+/// A field of /proc/PID/stat by its number in proc(5).
+fn stat(pid: i32, number: usize) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in brackets and may hold blanks.
+    text.rsplit_once(')')?.1.split_whitespace().nth(number - 3)?.parse().ok()
+}

@@ -1,0 +1,100 @@
+//! Malformed requests: header lines, slow and half-closed clients. Each with the statuses
+//! nginx 1.31 answers, and those of Debian's older one where they differ.
+
+use super::{Row, half_closed, row};
+
+/// `&[]` is a connection closed without an answer, 9 an answer of HTTP/0.9.
+pub(super) const TABLE: &[Row] = &[
+    // Header lines.
+    row("no colon", "%%GET%%%%HEAD%%Nonsense\r\n\r\n", &[200]),
+    row("an empty name", "%%GET%%%%HEAD%%: x\r\n\r\n", &[400]),
+    row("a blank before the colon", "%%GET%%%%HEAD%%X-A : x\r\n\r\n", &[400]),
+    row("a tab before the colon", "%%GET%%%%HEAD%%X-A\t: x\r\n\r\n", &[400]),
+    row("a blank in the name", "%%GET%%%%HEAD%%X A: x\r\n\r\n", &[400]),
+    row("a blank at the start of the first header", "%%GET%% %%HEAD%%\r\n", &[400]),
+    row("a folded header", "%%GET%%%%HEAD%%X-A: x\r\n y\r\n\r\n", &[400]),
+    row("a folded header with a tab", "%%GET%%%%HEAD%%X-A: x\r\n\ty\r\n\r\n", &[400]),
+    row("NUL in a name", "%%GET%%%%HEAD%%X\0A: x\r\n\r\n", &[400]),
+    row("NUL in a value", "%%GET%%%%HEAD%%X-A: x\0y\r\n\r\n", &[400]),
+    row("a control character in a name", "%%GET%%%%HEAD%%X\\x01A: x\r\n\r\n", &[400]),
+    row("a control character in a value", "%%GET%%%%HEAD%%X-A: x\\x01y\r\n\r\n", &[200]),
+    row("DEL in a value", "%%GET%%%%HEAD%%X-A: x\\x7fy\r\n\r\n", &[200]),
+    row("a byte beyond ASCII in a name", "%%GET%%%%HEAD%%X\\xffA: x\r\n\r\n", &[200]),
+    row("a byte beyond ASCII in a value", "%%GET%%%%HEAD%%X-A: x\\xffy\r\n\r\n", &[200]),
+    row("a bare CR in a value", "%%GET%%%%HEAD%%X-A: x\ry\r\n\r\n", &[400]),
+    row("a bare CR in a name", "%%GET%%%%HEAD%%X\rA: x\r\n\r\n", &[400]),
+    row("a bare LF ends a header", "%%GET%%%%HEAD%%X-A: x\nX-B: y\r\n\r\n", &[200]),
+    row("an underscore in a name", "%%GET%%%%HEAD%%X_A: x\r\n\r\n", &[200]),
+    row("a dot in a name", "%%GET%%%%HEAD%%X.A: x\r\n\r\n", &[200]),
+    row("brackets in a name", "%%GET%%%%HEAD%%X[A]: x\r\n\r\n", &[200]),
+    row("an @ in a name", "%%GET%%%%HEAD%%X@A: x\r\n\r\n", &[200]),
+    row("a quote in a name", "%%GET%%%%HEAD%%X\"A: x\r\n\r\n", &[200]),
+    row("a slash in a name", "%%GET%%%%HEAD%%X/A: x\r\n\r\n", &[200]),
+    row("odd but legal characters in a name", "%%GET%%%%HEAD%%!#$%&'*+-.^`|~: x\r\n\r\n", &[200]),
+    row("a header of 9000 bytes", "%%GET%%%%HEAD%%X-A: %%FILL:9000%%\r\n\r\n", &[400]),
+    row("a header of 7000 bytes", "%%GET%%%%HEAD%%X-A: %%FILL:7000%%\r\n\r\n", &[200]),
+    row("a name of 9000 bytes", "%%GET%%%%HEAD%%%%FILL:9000%%: x\r\n\r\n", &[400]),
+    row(
+        "five headers of 7000 bytes",
+        "%%GET%%%%HEAD%%X-1: %%FILL:7000%%\r\nX-2: %%FILL:7000%%\r\nX-3: %%FILL:7000%%\r\nX-4: \
+         %%FILL:7000%%\r\nX-5: %%FILL:7000%%\r\n\r\n",
+        &[400],
+    ),
+    row("100 headers", "%%GET%%%%HEAD%%%%HEADERS:100%%\r\n", &[200]),
+    row("998 more headers", "%%GET%%%%HEAD%%%%HEADERS:998%%\r\n", &[200]),
+    row("999 more headers", "%%GET%%%%HEAD%%%%HEADERS:999%%\r\n", &[400]),
+    row("1001 more headers", "%%GET%%%%HEAD%%%%HEADERS:1001%%\r\n", &[400]),
+    row("2000 more headers", "%%GET%%%%HEAD%%%%HEADERS:2000%%\r\n", &[400]),
+    row("bare LF and bare CR mixed", "%%GET%%%%HEAD%%X: a\n\r\n", &[200]),
+    row("a bare CR before the empty line", "%%GET%%%%HEAD%%\r\r\n", &[400]),
+    row("two User-Agents", "%%GET%%%%HEAD%%User-Agent: a\r\nUser-Agent: b\r\n\r\n", &[200]),
+    row("two Authorizations", "%%GET%%%%HEAD%%Authorization: Basic YTpi\r\nAuthorization: Basic YTpj\r\n\r\n", &[400]),
+    row("two If-Modified-Sinces", "%%GET%%%%HEAD%%If-Modified-Since: a\r\nIf-Modified-Since: b\r\n\r\n", &[400]),
+    row("two Ranges", "%%GET%%%%HEAD%%Range: bytes=0-1\r\nRange: bytes=0-2\r\n\r\n", &[200]),
+    row("two Content-Types", "%%GET%%%%HEAD%%Content-Type: a/b\r\nContent-Type: c/d\r\n\r\n", &[200]),
+    row("two Expects", "%%GET%%%%HEAD%%Expect: 100-continue\r\nExpect: x\r\n\r\n", &[400]),
+    row("two Upgrades", "%%GET%%%%HEAD%%Upgrade: a\r\nUpgrade: b\r\n\r\n", &[200]),
+    row("an unknown Expect", "%%GET%%%%HEAD%%Expect: 200-ok\r\n\r\n", &[200]),
+    row("two Connections", "%%GET%%%%HEAD%%Connection: keep-alive\r\n\r\n", &[200]),
+    row(
+        "HTTP/2 settings to switch over",
+        "%%GET%%%%HEAD%%HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nUpgrade: h2c\r\n\r\n",
+        &[200],
+    ),
+    // Slow and half-closed clients.
+    row("half a request line, then nothing", "GET / HT", &[]),
+    row("half a header, then nothing", "%%GET%%Host: loc", &[]),
+    row("no end of the headers", "%%GET%%Host: localhost\r\n", &[]),
+    row(
+        "headers in drops beyond the timeout",
+        "%%GET%%X-0: x\r\n%%PAUSE%%X-1: x\r\n%%PAUSE%%X-2: x\r\n%%PAUSE%%X-3: x\r\n%%PAUSE%%X-4: x\r\n\
+         %%PAUSE%%X-5: x\r\n%%PAUSE%%X-6: x\r\n%%PAUSE%%X-7: x\r\n%%PAUSE%%X-8: x\r\n%%HEAD%%\r\n",
+        &[],
+    ),
+    row(
+        "headers in drops within the timeout",
+        "GET / HT%%PAUSE%%TP/1.1\r\nHo%%PAUSE%%st: localhost\r\nConnection: close\r\n\r\n",
+        &[200],
+    ),
+    row("a body that stops", "%%POST%%Host: localhost\r\nContent-Length: 10\r\n\r\nabc", &[]),
+    row("a chunked body that stops", "%%POST%%Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", &[]),
+    row("a body in drops", "%%POST%%%%HEAD%%Content-Length: 6\r\n\r\nab%%PAUSE%%cd%%PAUSE%%ef", &[200]),
+    row(
+        "a chunk split anywhere",
+        "%%POST%%%%HEAD%%Transfer-Encoding: chunked\r\n\r\n3%%PAUSE%%\r%%PAUSE%%\na%%PAUSE%%bc\r\
+         %%PAUSE%%\n0\r\n\r%%PAUSE%%\n",
+        &[200],
+    ),
+    row("nothing at all", "", &[]),
+    half_closed("nothing, and the end", "", &[]),
+    half_closed("half a request line and the end", "GET / HT", &[]),
+    half_closed("half a header and the end", "%%GET%%Host: loc", &[]),
+    half_closed("a whole request for a file, and the end", "GET /file HTTP/1.1\r\n%%HEAD%%\r\n", &[200]),
+    half_closed(
+        "a request that goes on while the upstream is slow, and the end",
+        "GET /slow HTTP/1.1\r\n%%HEAD%%\r\n",
+        &[],
+    ),
+    row("only line ends", "\r\n\r\n\r\n\r\n", &[]),
+    half_closed("only line ends, and the end", "\r\n\r\n", &[]),
+];

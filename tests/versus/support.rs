@@ -1,0 +1,119 @@
+//! What every comparison needs: which binaries to run, free ports, a scratch directory with a site in it.
+
+use std::fs::{self, File, FileTimes, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// Ports handed out here lie in this range, below the kernel's own choice for outgoing connections.
+const PORTS: std::ops::Range<u16> = 26000..26900;
+
+/// When every file of the site was last changed: Tue, 02 Jan 2024 03:04:05 GMT.
+const MODIFIED: u64 = 1_704_164_645;
+
+/// The nginx to compare with; `None`, said aloud, when there is none. Where `CI` is set its absence is a failure.
+pub(crate) fn oracle() -> Option<PathBuf> {
+    let path = std::env::var_os("TIDEGATE_TEST_NGINX").map_or_else(|| PathBuf::from("/usr/sbin/nginx"), PathBuf::from);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} is needed here: install Debian's nginx", path.display());
+    eprintln!("NOTICE: nothing compared: {} is not there (Debian: apt-get install nginx)", path.display());
+    None
+}
+
+/// The program under test.
+pub(crate) fn ours() -> PathBuf {
+    std::env::var_os("TIDEGATE_TEST_BINARY")
+        .map(PathBuf::from)
+        .or_else(|| option_env!("CARGO_BIN_EXE_tidegate").map(PathBuf::from))
+        .expect("TIDEGATE_TEST_BINARY or a built tidegate")
+}
+
+/// Whether something else stands in tidegate's place, so that its own texts cannot be checked.
+pub(crate) fn replaced() -> bool {
+    std::env::var_os("TIDEGATE_TEST_BINARY").is_some()
+}
+
+/// The directory `fixtures/NAME` of the project (or of `TIDEGATE_TEST_FIXTURES`).
+pub(crate) fn fixtures(name: &str) -> PathBuf {
+    std::env::var_os("TIDEGATE_TEST_FIXTURES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"), PathBuf::from)
+        .join(name)
+}
+
+/// A port on 127.0.0.1 nobody listens on, never given out twice in this process until the range is used up.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let span = PORTS.end - PORTS.start;
+    let offset = u16::try_from(std::process::id() % u32::from(span)).expect("smaller than the range");
+    for _ in 0..span {
+        let port = PORTS.start + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % span;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
+}
+
+/// A directory of its own, readable by the unprivileged worker, with [`site`] in `www`.
+pub(crate) fn workdir() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("versus").tempdir().expect("a temporary directory");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("chmod");
+    fs::create_dir(dir.path().join("tmp")).expect("mkdir");
+    site(&dir.path().join("www"));
+    dir
+}
+
+/// The files that the configurations serve.
+fn site(root: &Path) {
+    let numbers: String = (0..26).map(|n| char::from(b'a' + n)).collect();
+    let lines: String = (0..6000).map(|n| format!("line {n} of a longer text that compresses well\n")).collect();
+    let files: &[(&str, &str)] = &[
+        ("index.html", "<html>front page</html>\n"),
+        ("a.txt", "text a\n"),
+        ("alphabet.txt", &numbers),
+        ("empty.txt", ""),
+        ("page.html", "<html>page</html>\n"),
+        ("style.css", "body { color: black }\n"),
+        ("data.json", "{\"a\": [1, 2, 3]}\n"),
+        ("noextension", "no extension\n"),
+        ("UPPER.TXT", "upper\n"),
+        ("with space.txt", "space\n"),
+        ("per%cent.txt", "percent\n"),
+        ("q?mark.txt", "question\n"),
+        ("big.txt", &lines),
+        ("small.html", "<p>small</p>"),
+        ("dir/index.html", "dir index\n"),
+        ("dir/other.html", "dir other\n"),
+        ("dir/index.htm", "second index\n"),
+        ("bare/file.txt", "bare file\n"),
+        ("sp ace/index.html", "index in a directory with a space\n"),
+        ("secret/hidden.txt", "hidden\n"),
+        ("errors/404.html", "own 404\n"),
+        ("errors/50x.html", "own 50x\n"),
+        ("errors/403.html", "own 403\n"),
+        ("alias/one.txt", "alias one\n"),
+        ("alias/index.html", "alias index\n"),
+        ("images/pixel.gif", "GIF89a"),
+        ("images/photo.jpg", "JPEG"),
+        ("hosts/a.example/index.html", "host a\n"),
+        ("hosts/b.example/index.html", "host b\n"),
+        ("locked.txt", "nobody may read this\n"),
+        ("nested/deep/er/file.txt", "deep\n"),
+        (".dotfile", "dot\n"),
+    ];
+    for (name, text) in files {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+        fs::write(&path, text).expect("write");
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(MODIFIED);
+        let file = File::options().write(true).open(&path).expect("open");
+        file.set_times(FileTimes::new().set_modified(modified)).expect("mtime");
+    }
+    fs::set_permissions(root.join("locked.txt"), Permissions::from_mode(0o000)).expect("chmod");
+    std::os::unix::fs::symlink("a.txt", root.join("link.txt")).expect("symlink");
+    fs::write(root.parent().expect("a parent").join("outside.txt"), "outside the root\n").expect("write");
+}
