@@ -14,7 +14,35 @@ pub const SERVER_VERSION: &str = "nginx/1.31.5";
 
 /// What this build has and lacks beyond nginx's defaults, in the words of nginx's `configure`; `-V` prints it.
 /// Tools (and nginx's own tests) look for `--with-http_…_module`, and for `--without-…` of what nginx has by default.
-pub const BUILT_IN: &[&str] = &["--with-http_stub_status_module"];
+pub const BUILT_IN: &[&str] = &[
+    "--with-threads",
+    "--with-http_stub_status_module",
+    "--without-http-cache",
+    "--without-http_auth_basic_module",
+    "--without-http_autoindex_module",
+    "--without-http_browser_module",
+    "--without-http_empty_gif_module",
+    "--without-http_fastcgi_module",
+    "--without-http_geo_module",
+    "--without-http_grpc_module",
+    "--without-http_limit_conn_module",
+    "--without-http_limit_req_module",
+    "--without-http_memcached_module",
+    "--without-http_mirror_module",
+    "--without-http_referer_module",
+    "--without-http_scgi_module",
+    "--without-http_split_clients_module",
+    "--without-http_ssi_module",
+    "--without-http_tunnel_module",
+    "--without-http_upstream_hash_module",
+    "--without-http_upstream_least_time_module",
+    "--without-http_upstream_random_module",
+    "--without-http_upstream_sticky_module",
+    "--without-http_userid_module",
+    "--without-mail_imap_module",
+    "--without-mail_pop3_module",
+    "--without-mail_smtp_module",
+];
 
 /// The whole of `main`: a worker that the master started, or what the command line asks for.
 pub fn main<P: Program>(make: impl Fn() -> P) -> ExitCode {

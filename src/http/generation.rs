@@ -42,8 +42,7 @@ pub struct Http {
 pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Scope<'_>) -> Http {
     let levels = level::read(block, above, scope);
     let mut settings = levels.settings;
-    let log_path = access_log::DEFAULT_PATH.as_bytes();
-    access_log::complete(Arc::make_mut(&mut settings.access_log), log_path, &levels.servers, scope);
+    access_log::complete(Arc::make_mut(&mut settings.access_log), &levels.servers, scope);
     let variables = variables::resolve(scope, settings.computed());
     let names = scope.names(Kind::Variable).into_iter().enumerate();
     let handle = |at: usize| Handle(u32::try_from(at).unwrap_or(u32::MAX));

@@ -83,11 +83,12 @@ impl Response {
 
 /// How this answer is framed, by nginx's rules (`ngx_http_chunked_header_filter`).
 pub fn framing(exchange: &Exchange, response: &Response) -> Framing {
-    if response.upgrade || matches!(response.status, 204 | 304) || response.status < 200 {
+    if response.upgrade || response.status == 204 || response.status < 200 {
         return Framing::None;
     }
     match response.content_length {
         Some(length) => Framing::Length(length),
+        None if response.status == 304 => Framing::None,
         None if exchange.method == super::exchange::Method::Head => Framing::None,
         None if exchange.head.version >= (1, 1) && exchange.location.settings.core.chunked_transfer_encoding => {
             Framing::Chunked
@@ -111,7 +112,7 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     if response.fields.get("date").is_none() {
         exchange.connection.worker.clock.write_date(&mut out);
     }
-    if let Some(content_type) = &response.content_type {
+    if let Some(content_type) = response.content_type.as_ref().filter(|_| response.status != 204) {
         out.extend_from_slice(b"Content-Type: ");
         out.extend_from_slice(content_type);
         if let Some(charset) = &response.charset {
@@ -123,7 +124,7 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     if let Framing::Length(length) = framing {
         field(&mut out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
-    if let Some(seconds) = response.last_modified
+    if let Some(seconds) = response.last_modified.filter(|_| matches!(response.status, 200 | 206 | 304))
         && response.fields.get("last-modified").is_none()
     {
         field(&mut out, b"Last-Modified", &super::dates::http_date(seconds));

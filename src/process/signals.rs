@@ -6,7 +6,10 @@ use std::{
     mem,
     os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
     ptr,
-    sync::atomic::{AtomicI32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
 };
 
 use super::{errno::Errno, sys};
@@ -147,9 +150,10 @@ impl Waker {
         Ok(Self { read: read.into(), write })
     }
 
-    /// The end to wake it with.
-    pub(super) fn handle(&self) -> Result<WakeHandle, Errno> {
-        Ok(WakeHandle(self.write.try_clone()?.into()))
+    /// The end to wake it with, and the flag that says that it has.
+    pub(crate) fn handle(&self) -> Result<(WakeHandle, Arc<AtomicBool>), Errno> {
+        let woken = Arc::new(AtomicBool::new(false));
+        Ok((WakeHandle { pipe: self.write.try_clone()?.into(), woken: woken.clone() }, woken))
     }
 
     /// Forgets what woke us.
@@ -167,13 +171,17 @@ impl AsFd for Waker {
 
 /// Wakes its [`Waker`] when dropped: also when the thread that holds it panics.
 #[derive(Debug)]
-pub(super) struct WakeHandle(std::fs::File);
+pub(crate) struct WakeHandle {
+    pipe: std::fs::File,
+    woken: Arc<AtomicBool>,
+}
 
 impl Drop for WakeHandle {
     fn drop(&mut self) {
         use std::io::Write;
+        self.woken.store(true, Ordering::SeqCst);
         // A full pipe is awake already.
-        let _ = (&self.0).write(&[1]);
+        let _ = (&self.pipe).write(&[1]);
     }
 }
 
@@ -191,7 +199,10 @@ mod tests {
     #[test]
     fn dropping_a_handle_wakes() {
         let waker = Waker::new().unwrap();
-        drop(waker.handle().unwrap());
+        let (handle, woken) = waker.handle().unwrap();
+        assert!(!woken.load(Ordering::SeqCst));
+        drop(handle);
+        assert!(woken.load(Ordering::SeqCst));
         assert_eq!(sys::wait_readable(&[waker.as_fd()], None), [true]);
         waker.clear();
         assert_eq!(sys::wait_readable(&[waker.as_fd()], Some(std::time::Duration::ZERO)), [false]);

@@ -91,12 +91,8 @@ impl Backend {
     }
 
     /// Listens there.
-    pub(crate) fn start_on(
-        address: SocketAddr,
-        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
-    ) -> Self {
-        let mut backend =
-            Self { address, script: Arc::new(script), ledger: Arc::default(), listening: None };
+    pub(crate) fn start_on(address: SocketAddr, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let mut backend = Self { address, script: Arc::new(script), ledger: Arc::default(), listening: None };
         backend.listen();
         backend
     }

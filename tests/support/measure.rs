@@ -12,10 +12,7 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
 
 /// Every process there is.
 pub(crate) fn processes() -> Vec<i32> {
-    fs::read_dir("/proc")
-        .expect("/proc")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// How many files, sockets included, a process has open; 0 when it is gone.

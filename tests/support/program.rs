@@ -68,8 +68,9 @@ impl Program {
     }
 
     /// The same for one that does not listen to signals: at its end it is killed at once.
-    pub(crate) fn deaf(self) -> Self {
-        Self { deaf: true, ..self }
+    pub(crate) fn deaf(mut self) -> Self {
+        self.deaf = true;
+        self
     }
 
     /// What it has written to standard output.
@@ -98,7 +99,11 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        if self.deaf { self.kill() } else { self.stop() }
+        if self.deaf {
+            self.kill()
+        } else {
+            self.stop()
+        }
         if std::thread::panicking() {
             show(&format!("{} wrote to stdout", self.name), &self.stdout());
             show(&format!("{} wrote to stderr", self.name), &self.stderr());

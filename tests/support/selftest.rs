@@ -106,7 +106,11 @@ fn a_container_has_its_own_files_network_and_end() {
     let path = "/tmp/tidegate-symlink-target";
     container.link(path, "/tmp/link");
     container.write("/tmp/link", "inside");
-    assert!(!std::path::Path::new(path).exists() && container.read(path) == "inside" && container.read("/tmp/link") == "inside");
+    assert!(
+        !std::path::Path::new(path).exists()
+            && container.read(path) == "inside"
+            && container.read("/tmp/link") == "inside"
+    );
     let listener = std::net::TcpListener::bind("0.0.0.0:80").expect("port 80 is free in here");
     assert!(container.listens(80));
     drop(listener);

@@ -138,7 +138,10 @@ fn reload_adds_port_80_beside_8080() {
     // The URI of proxy_pass takes the place of what the location matched, and arguments stay.
     let mut rotation = Connection::open(80);
     let answer = rotation.get("/basic?x=1").expect(200);
-    assert_eq!((answer.header("Content-Length"), answer.header("Etag").is_some()), (Some(&*answer.text().len().to_string()), true));
+    assert_eq!(
+        (answer.header("Content-Length"), answer.header("Etag").is_some()),
+        (Some(&*answer.text().len().to_string()), true)
+    );
     assert_eq!(rotation.get("/basicfoo").expect(404).header("Content-Type"), Some("text/html; charset=UTF-8"));
     // Outside it port 80 has the same pages as 8080, from the prefix's html folder.
     assert_eq!(rotation.get("/").expect(200).text(), page);
@@ -186,7 +189,11 @@ fn the_two_mistakes_in_the_text_are_told_and_change_nothing() {
         mac.container.write(CONFIG, original.replace(&format!("include {WRITTEN};"), line));
         for arguments in [["-s", "reload"].as_slice(), &["-t"]] {
             let ran = mac.container.nginx(arguments);
-            let failed = if arguments == ["-t"] { format!("nginx: configuration file {CONFIG} test failed\n") } else { String::new() };
+            let failed = if arguments == ["-t"] {
+                format!("nginx: configuration file {CONFIG} test failed\n")
+            } else {
+                String::new()
+            };
             assert_eq!((ran.code, ran.stderr), (Some(1), format!("nginx: [emerg] {text}\n{failed}")), "{line}");
         }
         assert_eq!(mac.served_by(3).len(), 3);

@@ -122,7 +122,9 @@ fn without_servers_there_is_a_502_page_until_they_are_back() {
     servers.kill();
     let answer = client::get(80, "/").expect(502);
     let title = "502 Bad Gateway";
-    let page = format!("<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n<hr><center>");
+    let page = format!(
+        "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n<hr><center>"
+    );
     let text = answer.text();
     let end = text.strip_prefix(&page).unwrap_or_else(|| panic!("{text}"));
     assert!(end.starts_with(signature()) && end.ends_with("</center>\r\n</body>\r\n</html>\r\n"), "{end}");
@@ -130,7 +132,11 @@ fn without_servers_there_is_a_502_page_until_they_are_back() {
     let log = debian.error_log();
     for port in 8000..8003 {
         let upstream = format!("upstream: \"http://127.0.0.1:{port}/\", host: \"localhost\"");
-        assert_eq!(lines_with(&log, &["[error]", "connect() failed (111: Connection refused)", &upstream]).len(), 1, "{log}");
+        assert_eq!(
+            lines_with(&log, &["[error]", "connect() failed (111: Connection refused)", &upstream]).len(),
+            1,
+            "{log}"
+        );
     }
     let _servers = debian.start_servers();
     // Every worker has to find out for itself in nginx.
@@ -164,7 +170,9 @@ fn who_is_not_root_gets_port_8000() {
     let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {folder}/{kind};"))
         .concat();
-    let main = format!("pid {folder}/pid; error_log {folder}/log; events {{}} http {{ access_log off; {temp} include site; }}");
+    let main = format!(
+        "pid {folder}/pid; error_log {folder}/log; events {{}} http {{ access_log off; {temp} include site; }}"
+    );
     debian.0.write("/tmp/reader/nginx.conf", main);
     debian.0.run(&["chown", "-R", "65534:65534", folder]).silently();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -178,7 +186,9 @@ fn who_is_not_root_gets_port_8000() {
 #[test]
 fn the_service_script_restarts_reloads_and_stops_it() {
     let script = "/etc/init.d/nginx";
-    if !need(&["start-stop-daemon"]) || find(script).is_none() && !crate::support::component::missing("Debian's nginx-common") {
+    if !need(&["start-stop-daemon"])
+        || find(script).is_none() && !crate::support::component::missing("Debian's nginx-common")
+    {
         return;
     }
     let Some(debian) = Debian::new() else { return };

@@ -137,7 +137,11 @@ fn the_services_answer_at_their_paths() {
     let missing = "\"/etc/nginx/html/index.html\" is not found (2: No such file or directory), client: 127.0.0.1, server: app.com";
     wait::until("the missing page is told", wait::SOON, || nginx.error_log().contains(missing));
     let log = nginx.access_log();
-    assert_eq!(lines_with(&log, &["127.0.0.1 - - [", "] \"GET /soma?op1=10 HTTP/1.1\" 400 ", " \"-\" \"-\""]).len(), 1, "{log}");
+    assert_eq!(
+        lines_with(&log, &["127.0.0.1 - - [", "] \"GET /soma?op1=10 HTTP/1.1\" 400 ", " \"-\" \"-\""]).len(),
+        1,
+        "{log}"
+    );
     assert_eq!(log.lines().count(), 9, "{log}");
 }
 
@@ -157,7 +161,9 @@ fn two_pings_take_turns_and_the_other_covers_for_a_stopped_one() {
     assert!(!log.contains("temporarily disabled"), "{log}");
 
     compose.start(&["ping_1"]);
-    wait::until("ping_1 is asked again", Duration::from_secs(15), || container(&client::get(80, "/ping").expect(200)) == "ping_1");
+    wait::until("ping_1 is asked again", Duration::from_secs(15), || {
+        container(&client::get(80, "/ping").expect(200)) == "ping_1"
+    });
 }
 
 #[test]
@@ -235,11 +241,11 @@ fn a_name_nobody_has_stops_the_start() {
 fn services_see_the_upstreams_name_as_their_host() {
     let Some(compose) = Compose::new("nginx.conf") else { return };
     compose.container.ip("addr add 172.18.0.4/32 dev lo");
-    let calc = Backend::start_on("172.18.0.4:5000".parse().expect("an address"), |request| {
-        Reply::Text(request.head.clone())
-    });
+    let calc =
+        Backend::start_on("172.18.0.4:5000".parse().expect("an address"), |request| Reply::Text(request.head.clone()));
     let _nginx = compose.start_nginx();
-    let request = Request::get("/calc?a=%20b").header("Host", "app.com").header("Accept", "*/*").header("TE", "trailers");
+    let request =
+        Request::get("/calc?a=%20b").header("Host", "app.com").header("Accept", "*/*").header("TE", "trailers");
     let head = client::ask(80, &request.header("Connection", "keep-alive")).expect(200).text();
     // nginx has asked in HTTP/1.1 and kept the connection since 1.29.7.
     let (version, connection) = if replaced() { ("1.0", "Connection: close\r\n") } else { ("1.1", "") };

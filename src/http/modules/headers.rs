@@ -157,12 +157,8 @@ impl Header {
             return replace(response, &self.name, value);
         }
         if is(b"etag") {
-            response.etag = (!value.is_empty()).then(|| value.clone());
-            if response.fields.contains(&self.name) {
-                replace(response, &self.name, value);
-                response.etag = None;
-            }
-            return;
+            response.etag = None;
+            return replace(response, &self.name, value);
         }
         if value.is_empty() {
             return;

@@ -4,7 +4,11 @@ use std::{
     collections::HashMap,
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -41,6 +45,8 @@ pub(super) struct Threads<P: Program> {
 struct Running<G> {
     changes: channel::UnboundedSender<Change<G>>,
     handle: JoinHandle<()>,
+    /// Set when it has served to its end, just before it wakes us.
+    ended: Arc<AtomicBool>,
     /// Which socket serves which endpoint on this thread.
     holds: HashMap<Endpoint, usize>,
     /// Fewer threads are wanted: it finishes and is not counted any more.
@@ -155,7 +161,7 @@ impl<P: Program> Threads<P> {
         self.waker.clear();
         let mut broken = false;
         for index in (0..self.running.len()).rev() {
-            if self.running[index].handle.is_finished() {
+            if self.running[index].ended.load(Ordering::SeqCst) {
                 let thread = self.running.remove(index);
                 broken |= thread.handle.join().is_err() || !(self.quitting || thread.retiring);
             }
@@ -195,11 +201,11 @@ impl<P: Program> Threads<P> {
             let (changes, receiver) = channel::unbounded_channel();
             let thread = Thread { index, listeners, changes: Changes(receiver), current: self.current.clone() };
             let (program, started, affinity) = (self.program.clone(), started.clone(), needs.affinity.clone());
-            let wake = self.waker.handle().map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+            let (wake, ended) = self.waker.handle().map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
             let handle = std::thread::Builder::new()
                 .name(format!("worker {index}"))
                 .spawn(move || run(program, thread, &affinity, started, wake))?;
-            self.running.push(Running { changes, handle, holds, retiring: false });
+            self.running.push(Running { changes, handle, ended, holds, retiring: false });
         }
         drop(started);
         starts.iter().collect::<io::Result<()>>()

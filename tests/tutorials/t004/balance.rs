@@ -23,7 +23,8 @@ fn started_before_uwsgi_it_answers_502_and_then_works() {
     client::get(80, "/api/").expect(502);
     let log = compose.error_log();
     for socket in ["/docker_api/app.sock", "/docker_api2/app2.sock"] {
-        let failed = format!("connect() to unix:{socket} failed (2: No such file or directory) while connecting to upstream");
+        let failed =
+            format!("connect() to unix:{socket} failed (2: No such file or directory) while connecting to upstream");
         let upstream = format!("upstream: \"uwsgi://unix:{socket}:\"");
         assert_eq!(lines_with(&log, &["[crit]", &failed, &upstream]).len(), 1, "{log}");
     }
@@ -66,7 +67,8 @@ fn one_stopped_is_left_out_and_comes_back_step_by_step() {
     compose.stop(api, "/docker_api/app.sock");
     assert_eq!(ask_times(10, "/api/", instance).concat(), "2222222222");
     let log = compose.error_log();
-    let refused = "connect() to unix:/docker_api/app.sock failed (111: Connection refused) while connecting to upstream";
+    let refused =
+        "connect() to unix:/docker_api/app.sock failed (111: Connection refused) while connecting to upstream";
     let disabled = "upstream server temporarily disabled while connecting to upstream";
     for words in [["[error]", refused], ["[warn]", disabled]] {
         assert_eq!(lines_with(&log, &words).len(), 1, "{log}");
@@ -81,7 +83,8 @@ fn one_stopped_is_left_out_and_comes_back_step_by_step() {
 fn over_tcp_and_by_name_it_is_the_same() {
     let Some(compose) = Compose::new("/better") else { return };
     let ran = compose.container.nginx(&["-g", "daemon off;"]);
-    let text = "nginx: [emerg] host not found in upstream \"demo_api_1:8001\" in /etc/nginx/sites-available/my_nginx.conf:7\n";
+    let text =
+        "nginx: [emerg] host not found in upstream \"demo_api_1:8001\" in /etc/nginx/sites-available/my_nginx.conf:7\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), text));
 
     compose.container.write("/etc/hosts", "127.0.0.2 demo_api_1\n127.0.0.3 demo_api_2\n");

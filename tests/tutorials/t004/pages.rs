@@ -32,7 +32,8 @@ fn a_form_is_posted_with_its_token_and_the_session_kept() {
     let csrf = cookie(&page, "csrftoken=");
     let token = page.text().split("value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
 
-    let form = Request::post("/songs/", "application/x-www-form-urlencoded", format!("csrfmiddlewaretoken={token}&song=Blue"));
+    let form =
+        Request::post("/songs/", "application/x-www-form-urlencoded", format!("csrfmiddlewaretoken={token}&song=Blue"));
     client::ask(80, &form).expect(403);
     let saved = client::ask(80, &form.header("Cookie", &csrf)).expect(302);
     assert_eq!(saved.header("Location"), Some("/songs/"));
@@ -89,11 +90,18 @@ fn uwsgi_is_told_what_nginx_tells_it() {
         assert!(port.parse::<u16>().is_ok());
         // What holds a dot is uWSGI's and Python's own; Django adds SCRIPT_NAME.
         let own = |name: &String| name.contains('.') || ["REMOTE_PORT", "SCRIPT_NAME"].contains(&name.as_str());
-        all.into_iter().filter(|(name, _)| !own(name)).map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        all.into_iter()
+            .filter(|(name, _)| !own(name))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
     };
 
     let get = Request::get("/environ/?a=%20b&c").header("Host", "localhost:8080").header("User-Agent", "test");
-    let get = get.header("X-Thing", "one").header("x-thing", "two").header("Bad_Name", "dropped").header("Bad.Name", "dropped");
+    let get = get
+        .header("X-Thing", "one")
+        .header("x-thing", "two")
+        .header("Bad_Name", "dropped")
+        .header("Bad.Name", "dropped");
     let expected = [
         "CONTENT_LENGTH=",
         "CONTENT_TYPE=",

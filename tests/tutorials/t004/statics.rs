@@ -27,7 +27,9 @@ fn static_files_come_as_nginx_serves_them() {
     }
 
     let with = |name: &str, value: &str| client::ask(80, &Request::get(url).header(name, value));
-    for (name, value) in [("If-None-Match", tag.as_str()), ("If-Modified-Since", modified), ("If-None-Match", "W/\"x\", *")] {
+    for (name, value) in
+        [("If-None-Match", tag.as_str()), ("If-Modified-Since", modified), ("If-None-Match", "W/\"x\", *")]
+    {
         let unchanged = with(name, value);
         if value.ends_with('*') {
             // A star in a list is a tag like any other, which this file does not have.

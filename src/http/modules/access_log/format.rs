@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::{ops::RangeInclusive, sync::Arc};
 
 /// The name of the format that needs no `log_format`.
-pub const COMBINED_NAME: &[u8] = b"combined";
+pub(super) const COMBINED_NAME: &[u8] = b"combined";
 
 const COMBINED: &[u8] = b"$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
                           \"$http_referer\" \"$http_user_agent\"";
@@ -67,9 +67,9 @@ impl Format {
 
 /// A format and its name.
 #[derive(Clone, Debug)]
-pub struct Definition {
-    pub name: Vec<u8>,
-    pub format: Arc<Format>,
+pub(super) struct Definition {
+    pub(super) name: Vec<u8>,
+    pub(super) format: Arc<Format>,
 }
 
 impl FromArgs for Definition {
@@ -108,7 +108,7 @@ impl FromArgs for Definition {
 }
 
 /// The predefined format.
-pub fn combined(scope: &Scope<'_>) -> Definition {
+pub(super) fn combined(scope: &Scope<'_>) -> Definition {
     let mut format = Format::default();
     let word = Word { value: COMBINED.to_vec(), span: Span::default() };
     // It is written above, and it is well formed.
@@ -163,7 +163,7 @@ impl Escape {
 
 /// `ngx_http_log_escape`.
 fn default_special(byte: u8) -> bool {
-    byte < 0x20 || byte > 0x7e || byte == b'"' || byte == b'\\'
+    !matches!(byte, 0x20..=0x7e) || byte == b'"' || byte == b'\\'
 }
 
 /// `ngx_escape_json`.

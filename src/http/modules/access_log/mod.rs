@@ -18,9 +18,6 @@ use crate::{
 use format::Definition;
 use std::{cell::Cell, ops::RangeInclusive, sync::Arc, time::Duration};
 
-/// Where requests are logged if no `access_log` says otherwise (`NGX_HTTP_LOG_PATH` of nginx.org's packages).
-pub const DEFAULT_PATH: &str = "/var/log/nginx/access.log";
-
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
     pub logs: Logs,
@@ -42,11 +39,11 @@ impl Room for Conf {
 
 /// Adds what nothing in the configuration says: the predefined format, and the log of servers without one. For the
 /// settings of the http level, when all levels were read and before variables are given their meaning.
-pub fn complete(conf: &mut Conf, default_path: &[u8], servers: &[Arc<Server>], scope: &Scope<'_>) {
+pub fn complete(conf: &mut Conf, servers: &[Arc<Server>], scope: &Scope<'_>) {
     if servers.iter().any(|server| !server.base.settings.access_log.logs.said) {
         let at = servers.first().map_or_else(Span::default, |server| server.span);
         conf.default = Some(Target {
-            file: scope.refer(Kind::LogFile, path_bytes(&scope.path(default_path)), at),
+            file: scope.refer(Kind::LogFile, path_bytes(&scope.surroundings.access_log), at),
             format: scope.refer(Kind::LogFormat, format::COMBINED_NAME, at),
             buffer: None,
             condition: None,

@@ -1,0 +1,147 @@
+//! Under load: reloads, and a peer that dies and comes back every second, are noticed by no client, and nothing piles up.
+//!
+//! `TIDEGATE_LOAD_SECONDS` and `TIDEGATE_LOAD_RELOADS` make it longer than the ten seconds and twenty reloads it takes
+//! otherwise.
+
+use crate::support::backend::Backend;
+use crate::support::component::need;
+use crate::support::ports::free_port;
+use crate::support::program::Program;
+use crate::support::replaced;
+use crate::support::scratch::Scratch;
+use crate::support::server::Server;
+use crate::support::wait;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn setting(name: &str, default: u32) -> u32 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// What wrk saw.
+#[derive(Debug, Default)]
+struct Report {
+    requests: u64,
+    /// Answers that are neither 2xx nor 3xx.
+    failures: u64,
+    /// Connections refused, cut or silent.
+    errors: u64,
+}
+
+impl Report {
+    fn of(text: &str) -> Self {
+        let mut report = Self::default();
+        for line in text.lines() {
+            let number = |word: Option<&str>| word.and_then(|word| word.trim().parse().ok()).unwrap_or(0);
+            if let Some((count, _)) = line.split_once(" requests in ") {
+                report.requests = number(Some(count));
+            } else if let Some(count) = line.trim().strip_prefix("Non-2xx or 3xx responses:") {
+                report.failures = number(Some(count));
+            } else if let Some(kinds) = line.trim().strip_prefix("Socket errors:") {
+                report.errors = kinds.split(',').map(|kind| number(kind.trim().split(' ').nth(1))).sum();
+            }
+        }
+        report
+    }
+}
+
+#[test]
+fn wrks_report_is_understood() {
+    let report = Report::of(
+        "  123456 requests in 10.02s, 1.2MB read\n  Socket errors: connect 1, read 20, write 3, timeout 4\n  \
+         Non-2xx or 3xx responses: 7\n",
+    );
+    assert_eq!((report.requests, report.failures, report.errors), (123_456, 7, 28));
+}
+
+#[test]
+fn reloads_and_dying_peers_lose_no_request_and_nothing_piles_up() {
+    if !need(&["wrk"]) {
+        return;
+    }
+    let seconds = setting("TIDEGATE_LOAD_SECONDS", 10);
+    let reloads = setting("TIDEGATE_LOAD_RELOADS", 20);
+    let mut mortal = Backend::named("mortal");
+    let (second, third) = (Backend::named("second"), Backend::named("third"));
+    let port = free_port();
+    let dir = Scratch::new();
+    let at = dir.path().display().to_string();
+    dir.write(
+        "nginx.conf",
+        format!(
+            "daemon off;\nworker_processes 2;\npid {at}/nginx.pid;\nerror_log {at}/error.log warn;\nevents {{}}\n\
+             http {{\n  access_log off;\n  upstream peers {{\n    server {} fail_timeout=1s;\n    server {};\n    server {};\n  }}\n\
+             server {{\n    listen 127.0.0.1:{port};\n    keepalive_requests 1000000;\n    location / {{ proxy_pass http://peers; }}\n  }}\n}}\n",
+            mortal.address(),
+            second.address(),
+            third.address()
+        ),
+    );
+    let server = Server::file_in(dir, port);
+
+    // What the first run leaves behind is what a server that has worked holds.
+    let warm = stress(&server, &mut mortal, 3, 5);
+    let (files, memory) = at_rest(&server, usize::MAX);
+    let report = stress(&server, &mut mortal, seconds, reloads);
+    // Each of the two workers may keep 32 idle connections to peers.
+    let (files_after, memory_after) = at_rest(&server, files + 70);
+    eprintln!("{warm:?}, then {report:?}; open files {files} then {files_after}, KiB {memory} then {memory_after}");
+
+    assert!(report.requests > 1000, "{report:?}");
+    assert!(mortal.hits() > 0 && second.hits() > 0 && third.hits() > 0);
+    assert_eq!((warm.failures, report.failures), (0, 0));
+    if !replaced() {
+        // nginx's old workers close idle connections, of which a client may be about to use one.
+        assert_eq!((warm.errors, report.errors), (0, 0));
+    }
+    assert!(memory_after < memory + memory / 10 + 4096, "{memory} KiB became {memory_after}");
+    let log = server.error_log();
+    let bad: Vec<&str> =
+        log.lines().filter(|line| ["[alert]", "[emerg]", "[crit]"].iter().any(|level| line.contains(level))).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+/// `wrk -c64` for so many seconds, with so many reloads evenly between, and the peer killed and restarted every second.
+fn stress(server: &Server, mortal: &mut Backend, seconds: u32, reloads: u32) -> Report {
+    let mut command = Command::new("wrk");
+    command.args(["-c64", "-t1", &format!("-d{seconds}s"), &format!("http://127.0.0.1:{}/", server.port())]);
+    let mut wrk = Program::start("wrk", command);
+    let began = Instant::now();
+    let pause = Duration::from_secs(seconds.into()) / (reloads + 1);
+    let (mut done, mut halves) = (0, 0);
+    while wrk.running() {
+        if done < reloads && began.elapsed() > pause * (done + 1) {
+            server.reload();
+            done += 1;
+        }
+        if began.elapsed() > Duration::from_millis(500) * (halves + 1) {
+            if halves % 2 == 0 {
+                mortal.kill()
+            } else {
+                mortal.restart()
+            }
+            halves += 1;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if halves % 2 == 1 {
+        mortal.restart();
+    }
+    for _ in done..reloads {
+        server.reload();
+    }
+    Report::of(&wrk.stdout())
+}
+
+/// Open files and KiB of memory once no client is left and old workers have gone; no more files than `limit`.
+fn at_rest(server: &Server, limit: usize) -> (usize, u64) {
+    let mut last = usize::MAX;
+    wait::until("open files settle", Duration::from_secs(30), || {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = server.open_files();
+        let settled = now == last && now <= limit;
+        last = now;
+        settled
+    });
+    (last, server.memory())
+}
