@@ -52,9 +52,14 @@ impl Program for Server {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(previous) = serving.as_ref() {
             generation.http.adopt(&previous.http);
+            http::modules::access_log::flush_all();
         }
         *serving = Some(Arc::clone(generation));
         Ok(())
+    }
+
+    fn flush(&self, _generation: &Arc<Generation>) {
+        http::modules::access_log::flush_all();
     }
 
     async fn serve(self: Arc<Self>, thread: Thread<Generation>) {

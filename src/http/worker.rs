@@ -197,7 +197,8 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(current: Current<Generation>) -> Self {
+    /// A thread's own, around the generation in force.
+    pub fn new(current: Current<Generation>) -> Self {
         let counts = Arc::new(Counts::default());
         ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counts));
         let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -96,10 +96,10 @@ impl Log {
         self.console = false;
     }
 
-    /// The file the first `error_log` writes to: standard error is pointed at it (`ngx_log_redirect_stderr`).
-    /// `None` when that is standard error already.
-    pub(super) fn main_file(&self) -> Option<&LogFile> {
-        self.outputs.iter().map(|output| &*output.file).find(|file| !file.is_stderr())
+    /// The file of the first `error_log`, which standard error is pointed at (`ngx_log_redirect_stderr`); `None` when
+    /// standard error is one of the logs.
+    pub(crate) fn main_file(&self) -> Option<&LogFile> {
+        self.outputs.first().map(|output| &*output.file).filter(|_| !self.is_on_stderr())
     }
 
     /// Whether lines already appear on standard error, dated.

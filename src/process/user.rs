@@ -90,7 +90,8 @@ fn set_limits(identity: &Identity, threads: usize, log: &Log) {
     if let Some(each) = identity.rlimit_nofile {
         let wanted = each.saturating_mul(threads.max(1) as u64);
         let top = if sys::is_superuser() { wanted } else { hard.min(wanted).max(each) };
-        if let Err(errno) = set_limit(libc::RLIMIT_NOFILE as i32, top, top) {
+        let all = set_limit(libc::RLIMIT_NOFILE as i32, top, top);
+        if let Err(errno) = all.or_else(|_| set_limit(libc::RLIMIT_NOFILE as i32, each, each)) {
             log.write(Level::Alert, format!("setrlimit(RLIMIT_NOFILE, {each}) failed ({errno})"));
         }
     } else if soft < hard {

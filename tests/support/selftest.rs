@@ -60,7 +60,7 @@ fn a_server_serves_reloads_and_quits() {
     server.rewrite(&body("two"));
     server.reload();
     wait::until("the new answer comes", wait::SOON, || client::get(port, "/").text() == "two");
-    assert!(server.access_log().contains("\"GET / HTTP/1.1\" 200 3 "));
+    wait::until("it is logged", wait::SOON, || server.access_log().contains("\"GET / HTTP/1.1\" 200 3 "));
     assert_eq!(server.quit().code(), Some(0));
 }
 

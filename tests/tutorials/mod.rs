@@ -7,7 +7,9 @@ mod t003;
 mod t004;
 
 use crate::support::client::{self, Answer, Connection};
+use crate::support::wait;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Asks for a path so many times, each on a connection of its own, and picks something from every answer.
 ///
@@ -32,4 +34,18 @@ fn python(venv: &Path) -> String {
 /// The lines of a log that hold all these words.
 fn lines_with<'a>(log: &'a str, words: &[&str]) -> Vec<&'a str> {
     log.lines().filter(|line| words.iter().all(|word| line.contains(word))).collect()
+}
+
+/// Waits for so many lines with all these words: a log is written when the client has its answer already.
+///
+/// # Panics
+/// When they do not come, or more than them.
+#[track_caller]
+fn expect_lines(count: usize, log: impl Fn() -> String, words: &[&str]) {
+    let began = Instant::now();
+    while lines_with(&log(), words).len() < count && began.elapsed() < wait::SOON {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let log = log();
+    assert_eq!(lines_with(&log, words).len(), count, "{words:?} in:\n{log}");
 }

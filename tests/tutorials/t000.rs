@@ -1,7 +1,7 @@
 //! Tutorial 000: Tornado behind Homebrew's nginx. `python.conf` is written anywhere and included from `nginx.conf`, and
 //! `nginx -s reload` makes port 80 appear beside the stock page's 8080.
 
-use super::{ask_times, lines_with, python};
+use super::{ask_times, expect_lines, python};
 use crate::support::client::{self, Answer, Connection};
 use crate::support::component::{need, venv};
 use crate::support::container::{Build, Container};
@@ -163,9 +163,8 @@ fn nobody_notices_when_one_python_is_killed() {
     let survivors = mac.served_by(30);
     assert!(survivors.iter().all(|port| *port != 2222));
     assert_eq!(survivors.iter().filter(|port| **port == 1111).count(), 15, "{survivors:?}");
-    let log = mac.error_log();
     let refused = "connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1";
-    assert_eq!(lines_with(&log, &[refused, "upstream: \"http://127.0.0.1:2222/basic\""]).len(), 1, "{log}");
+    expect_lines(1, || mac.error_log(), &[refused, "upstream: \"http://127.0.0.1:2222/basic\""]);
 
     mac.start_tornado(2222);
     wait::until("the second is asked again", Duration::from_secs(15), || mac.served_by(3).contains(&2222));

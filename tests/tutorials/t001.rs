@@ -1,7 +1,7 @@
 //! Tutorial 001: three Python servers behind Debian's nginx. The reader comments out the stock site, appends the
 //! tutorial's block, and restarts the service.
 
-use super::{ask_along, ask_times, lines_with};
+use super::{ask_along, ask_times, expect_lines, lines_with};
 use crate::support::client::{self, Answer, Connection};
 use crate::support::component::{find, need};
 use crate::support::container::{Build, Container};
@@ -107,10 +107,10 @@ fn an_answer_of_unknown_length_is_chunked_and_nothing_is_invented() {
     let text = String::from_utf8_lossy(&bytes);
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\nServer "), "{text}");
     assert!(!text.contains("Transfer-Encoding") && !text.contains("Content-Length"), "{text}");
-    let log = debian.0.read("/var/log/nginx/access.log");
+    let log = || debian.0.read("/var/log/nginx/access.log");
     // The body's chunk framing counts: 3 + 8 + 2, and 5 for the end.
-    assert_eq!(lines_with(&log, &["127.0.0.1 - - [", "\"GET / HTTP/1.1\" 200 18 \"-\" \"-\""]).len(), 1, "{log}");
-    assert_eq!(lines_with(&log, &["\"GET / HTTP/1.0\" 200 8 \"-\" \"-\""]).len(), 1, "{log}");
+    expect_lines(1, log, &["127.0.0.1 - - [", "\"GET / HTTP/1.1\" 200 18 \"-\" \"-\""]);
+    expect_lines(1, log, &["\"GET / HTTP/1.0\" 200 8 \"-\" \"-\""]);
 }
 
 #[test]
@@ -129,14 +129,9 @@ fn without_servers_there_is_a_502_page_until_they_are_back() {
     let end = text.strip_prefix(&page).unwrap_or_else(|| panic!("{text}"));
     assert!(end.starts_with(signature()) && end.ends_with("</center>\r\n</body>\r\n</html>\r\n"), "{end}");
     assert_eq!(answer.header("Content-Type"), Some("text/html"));
-    let log = debian.error_log();
     for port in 8000..8003 {
         let upstream = format!("upstream: \"http://127.0.0.1:{port}/\", host: \"localhost\"");
-        assert_eq!(
-            lines_with(&log, &["[error]", "connect() failed (111: Connection refused)", &upstream]).len(),
-            1,
-            "{log}"
-        );
+        expect_lines(1, || debian.error_log(), &["[error]", "connect() failed (111: Connection refused)", &upstream]);
     }
     let _servers = debian.start_servers();
     // Every worker has to find out for itself in nginx.
@@ -178,7 +173,7 @@ fn who_is_not_root_gets_port_8000() {
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let nginx = ["nginx", "-c", "/tmp/reader/nginx.conf", "-e", "/tmp/reader/log", "-g", "daemon off;"];
     let _nginx = debian.0.start("nginx of nobody", &[user.as_slice(), &nginx].concat());
-    // It passes the request on to its own port as if that were Server 1: just what the rule does with this site.
+    // Where the tutorial's first server would be: just what the rule does with this site.
     debian.0.wait_for_port(8000);
     assert!(!debian.0.listens(80));
 }

@@ -1,7 +1,7 @@
 //! Tutorial 003: Flask services in Docker containers, found by their names, behind the official nginx image; and the
 //! exercise `mult` with weights and a backup.
 
-use super::{ask_times, lines_with, python};
+use super::{ask_times, expect_lines, python};
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::{self, Answer, Connection, Request};
 use crate::support::component::{need, venv};
@@ -134,15 +134,15 @@ fn the_services_answer_at_their_paths() {
     }
     // Nothing is served besides: the prefix has no html folder in the image.
     assert!(client::get(80, "/").expect(404).text().contains("<center><h1>404 Not Found</h1></center>"));
-    let missing = "\"/etc/nginx/html/index.html\" is not found (2: No such file or directory), client: 127.0.0.1, server: app.com";
-    wait::until("the missing page is told", wait::SOON, || nginx.error_log().contains(missing));
-    let log = nginx.access_log();
-    assert_eq!(
-        lines_with(&log, &["127.0.0.1 - - [", "] \"GET /soma?op1=10 HTTP/1.1\" 400 ", " \"-\" \"-\""]).len(),
+    let missing = "\"/etc/nginx/html/index.html\" is not found (2: No such file or directory)";
+    expect_lines(
         1,
-        "{log}"
+        || nginx.error_log(),
+        &["[error]", missing, "client: 127.0.0.1, server: app.com, request: \"GET / HTTP/1.1\""],
     );
-    assert_eq!(log.lines().count(), 9, "{log}");
+    let log = || nginx.access_log();
+    expect_lines(9, log, &["127.0.0.1 - - [", "\"GET /", " \"-\" \"-\""]);
+    expect_lines(1, log, &["] \"GET /soma?op1=10 HTTP/1.1\" 400 25 \"-\" \"-\""]);
 }
 
 #[test]
@@ -154,11 +154,10 @@ fn two_pings_take_turns_and_the_other_covers_for_a_stopped_one() {
 
     compose.stop("ping_1");
     assert_eq!(ask_times(5, "/ping", container), ["ping_2"; 5]);
-    let log = nginx.error_log();
     let failed = "failed (113: No route to host) while connecting to upstream, client: 127.0.0.1, server: app.com";
-    assert_eq!(lines_with(&log, &["[error]", failed, "upstream: \"http://172.18.0.2:5000/ping\""]).len(), 1, "{log}");
+    expect_lines(1, || nginx.error_log(), &["[error]", failed, "upstream: \"http://172.18.0.2:5000/ping\""]);
     // The default level is `error`: that a peer is left out for a while is a warning.
-    assert!(!log.contains("temporarily disabled"), "{log}");
+    expect_lines(0, || nginx.error_log(), &["temporarily disabled"]);
 
     compose.start(&["ping_1"]);
     wait::until("ping_1 is asked again", Duration::from_secs(15), || {
@@ -175,8 +174,7 @@ fn a_service_without_another_is_asked_every_time() {
     compose.kill("soma_1");
     for asked in 1..=3 {
         client::get(80, "/soma?op1=1&op2=2").expect(502);
-        let log = nginx.error_log();
-        assert_eq!(lines_with(&log, &["(111: Connection refused)", "172.18.0.5:5000"]).len(), asked, "{log}");
+        expect_lines(asked, || nginx.error_log(), &["(111: Connection refused)", "172.18.0.5:5000"]);
     }
     compose.container.ip("addr del 172.18.0.5/32 dev lo");
     compose.start(&["soma_1"]);
@@ -196,9 +194,8 @@ fn the_exercise_shows_a_a_b_a_then_failover_then_the_backup() {
     assert_eq!(ask_times(6, path, letter).concat(), "BBBBBB");
     compose.kill("mult_2");
     assert_eq!(ask_times(6, path, letter).concat(), "RRRRRR");
-    let log = nginx.error_log();
     for address in ["172.18.0.7", "172.18.0.8"] {
-        assert_eq!(lines_with(&log, &["(111: Connection refused)", address]).len(), 1, "{log}");
+        expect_lines(1, || nginx.error_log(), &["(111: Connection refused)", address]);
     }
 
     compose.container.ip("addr del 172.18.0.7/32 dev lo");

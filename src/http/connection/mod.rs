@@ -18,6 +18,8 @@ use crate::{
     upstream::{connect, wire::proxy_protocol},
 };
 use hyper::server::conn::http1;
+#[cfg(test)]
+pub(super) use service::{exchange, place};
 use service::Service;
 use std::{
     cell::{Cell, OnceCell, RefCell},

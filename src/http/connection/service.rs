@@ -86,7 +86,7 @@ async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::R
 }
 
 /// The exchange of a request: its server is chosen by name.
-fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -> Exchange {
+pub fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -> Exchange {
     let http = connection.http();
     let name = head.host.as_ref().map(|host| host.name.clone());
     let listener = connection.listener();
@@ -107,7 +107,7 @@ fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -
 }
 
 /// Takes the target apart: `$uri` and `$args`.
-fn place(exchange: &mut Exchange) -> Result<(), u16> {
+pub fn place(exchange: &mut Exchange) -> Result<(), u16> {
     let merge = exchange.server.base.settings.core.merge_slashes;
     let raw = exchange.head.target.clone();
     let Ok(target) = uri::normalise(&raw, merge) else {

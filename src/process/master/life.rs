@@ -63,13 +63,14 @@ impl<P: Program> Master<P> {
 
     /// QUIT: no new connections, finish what is under way.
     fn quit(&mut self) {
-        if self.quitting || self.terminating.is_some() {
+        if self.is_ending() {
             return;
         }
         self.quitting = true;
         self.retry_at = None;
         self.abandon("the master process is ending");
         self.dismiss_workers();
+        self.close_listeners();
     }
 
     /// TERM and INT: end now.
@@ -135,7 +136,7 @@ impl<P: Program> Master<P> {
     pub(super) fn asked_to_reload(&mut self, client: Client) {
         let signal = Signal { number: libc::SIGHUP, sender: client.pid };
         self.birth.log.write(Level::Notice, signal.describe(", reconfiguring"));
-        if self.quitting || self.terminating.is_some() {
+        if self.is_ending() {
             client.answer(false, b"nginx: [error] the master process is ending\n");
         } else if self.new_binary.is_some() {
             self.reconfigure();
@@ -187,7 +188,7 @@ impl<P: Program> Master<P> {
         if self.pending.as_ref().is_some_and(|pending| pending.worker == worker.id) {
             self.abandon("the worker process ended before the new configuration served");
         }
-        if self.quitting || self.terminating.is_some() || self.resting {
+        if self.is_ending() || self.resting || self.is_staffed() {
             return;
         }
         match worker.standing {

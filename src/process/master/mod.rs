@@ -129,7 +129,7 @@ impl<P: Program> Master<P> {
         if self.queued.is_some() && self.pending.is_none() && !self.is_starting() {
             self.reload();
         }
-        if self.workers.is_empty() && (self.quitting || self.terminating.is_some()) {
+        if self.workers.is_empty() && self.is_ending() {
             self.exit(ExitCode::SUCCESS);
         }
     }
@@ -150,6 +150,15 @@ impl<P: Program> Master<P> {
         if self.terminating.as_ref().is_some_and(|terminating| terminating.next <= now) {
             self.terminate_harder();
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.quitting || self.terminating.is_some()
+    }
+
+    /// Whether somebody serves or is about to.
+    fn is_staffed(&self) -> bool {
+        self.workers.iter().any(|worker| worker.standing != Standing::Leaving)
     }
 
     fn is_starting(&self) -> bool {
@@ -212,6 +221,12 @@ impl<P: Program> Master<P> {
     fn fault(&mut self, id: u64, text: &[u8]) {
         self.birth.log.write(Level::Emerg, text);
         if self.pending.as_ref().is_some_and(|pending| pending.worker == id) {
+            // One that was started for the new configuration ends by itself.
+            for worker in self.workers.iter_mut().filter(|worker| worker.id == id) {
+                if worker.standing == Standing::Starting {
+                    worker.standing = Standing::Leaving;
+                }
+            }
             self.roll_back();
         }
     }
@@ -249,7 +264,7 @@ impl<P: Program> Master<P> {
         }
     }
 
-    /// Ends the loop: the pid file goes, and the files of Unix sockets that no other binary uses.
+    /// Ends the loop: the pid file and the sockets go.
     fn exit(&mut self, code: ExitCode) {
         if self.over.is_some() {
             return;
@@ -261,11 +276,18 @@ impl<P: Program> Master<P> {
             None => pid::delete(pid_file, &self.birth.log),
         }
         self.birth.log.write(Level::Notice, "exit");
+        self.close_listeners();
+        self.over = Some(code);
+    }
+
+    /// Closes the listening sockets here. The files of Unix sockets go unless another binary, older or newer, uses them
+    /// (`ngx_close_listening_sockets`).
+    fn close_listeners(&mut self) {
+        let listeners = std::mem::take(&mut self.cycle.listeners);
         if self.new_binary.is_none() {
             let old_binary_runs = self.birth.inherited && sys::parent_id() == self.birth.parent;
-            self.cycle.listeners.delete_files(!old_binary_runs, &self.birth.log);
+            listeners.delete_files(!old_binary_runs, &self.birth.log);
         }
-        self.over = Some(code);
     }
 
     /// The lines nginx writes when it starts.

@@ -32,7 +32,6 @@ impl<P: Program> Master<P> {
     /// Reads the configuration again and, when it is fine and everything opened, hands it to the worker.
     pub(super) fn reload(&mut self) {
         let Some(clients) = self.queued.take() else { return };
-        self.resting = false;
         self.birth.log.capture();
         self.birth.log.write(Level::Notice, "reconfiguring");
         match self.prepare() {
@@ -106,6 +105,7 @@ impl<P: Program> Master<P> {
             }
         }
         self.retry_at = None;
+        self.resting = false;
         self.birth.log.redirect(files::outputs(&self.cycle.needs.error_logs, &self.cycle.logs));
         self.redirect_stderr();
         let log = &self.birth.log;
@@ -134,9 +134,7 @@ impl<P: Program> Master<P> {
             worker.dismiss(log);
         }
         answer(pending.clients, false, &log.captured());
-        let nobody_serves = !self.workers.iter().any(|worker| worker.standing != Standing::Leaving);
-        let ending = self.quitting || self.terminating.is_some() || self.resting;
-        if nobody_serves && !ending && self.retry_at.is_none() {
+        if !self.is_staffed() && !self.is_ending() && !self.resting && self.retry_at.is_none() {
             self.start_worker();
         }
     }

@@ -64,7 +64,7 @@ impl<P: Program> Master<P> {
         if let Some(office) = &mut self.office {
             office.follow(&self.cycle.needs.pid);
         }
-        if self.resting && !self.quitting && self.terminating.is_none() {
+        if self.resting && !self.is_ending() {
             self.resting = false;
             self.start_worker();
         }

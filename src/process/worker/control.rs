@@ -38,6 +38,11 @@ impl<G> Clone for Current<G> {
 }
 
 impl<G> Current<G> {
+    /// A generation in force.
+    pub fn new(generation: Arc<G>) -> Self {
+        Self(Arc::new(ArcSwap::new(generation)))
+    }
+
     /// The generation, to keep for a request.
     pub fn generation(&self) -> Arc<G> {
         self.0.load_full()

@@ -1,6 +1,6 @@
 //! Who answers: 4 to 6, before, while and after one of them is away.
 
-use super::{Compose, ask_times, instance, lines_with};
+use super::{Compose, ask_times, expect_lines, instance};
 use crate::support::client;
 use crate::support::wait;
 use std::time::Duration;
@@ -21,15 +21,14 @@ fn started_before_uwsgi_it_answers_502_and_then_works() {
     let Some(compose) = Compose::new("") else { return };
     let _nginx = compose.start_nginx();
     client::get(80, "/api/").expect(502);
-    let log = compose.error_log();
     for socket in ["/docker_api/app.sock", "/docker_api2/app2.sock"] {
         let failed =
             format!("connect() to unix:{socket} failed (2: No such file or directory) while connecting to upstream");
         let upstream = format!("upstream: \"uwsgi://unix:{socket}:\"");
-        assert_eq!(lines_with(&log, &["[crit]", &failed, &upstream]).len(), 1, "{log}");
+        expect_lines(1, || compose.error_log(), &["[crit]", &failed, &upstream]);
     }
     client::get(80, "/api/").expect(502);
-    assert!(compose.error_log().contains("no live upstreams while connecting to upstream"));
+    expect_lines(1, || compose.error_log(), &["[error]", "no live upstreams while connecting to upstream"]);
     // Static files do not depend on them.
     client::get(80, "/static/demo/page.html").expect(200);
     let (_api, _api2) = (compose.start_api(), compose.start_api2());
@@ -53,9 +52,8 @@ fn of_ten_requests_four_and_six_in_this_order() {
         // `user root;` is meant: the sockets are root's.
         assert_eq!(crate::support::measure::owner(worker), Some(0));
     }
-    let log = compose.container.read("/var/log/nginx/access.log");
-    let line = lines_with(&log, &["127.0.0.1 - - [", "] \"GET /api/ HTTP/1.1\" 200 ", " \"-\" \"-\" \"-\""]);
-    assert_eq!(line.len(), 100, "{log}");
+    let log = || compose.container.read("/var/log/nginx/access.log");
+    expect_lines(100, log, &["127.0.0.1 - - [", "] \"GET /api/ HTTP/1.1\" 200 ", " \"-\" \"-\" \"-\""]);
 }
 
 #[test]
@@ -66,12 +64,11 @@ fn one_stopped_is_left_out_and_comes_back_step_by_step() {
     assert_eq!(ask_times(10, "/api/", instance).concat(), "2121221212");
     compose.stop(api, "/docker_api/app.sock");
     assert_eq!(ask_times(10, "/api/", instance).concat(), "2222222222");
-    let log = compose.error_log();
     let refused =
         "connect() to unix:/docker_api/app.sock failed (111: Connection refused) while connecting to upstream";
     let disabled = "upstream server temporarily disabled while connecting to upstream";
     for words in [["[error]", refused], ["[warn]", disabled]] {
-        assert_eq!(lines_with(&log, &words).len(), 1, "{log}");
+        expect_lines(1, || compose.error_log(), &words);
     }
     let _api = compose.start_api();
     // It is not asked before more than ten whole seconds have gone; requests meanwhile would change the weights.

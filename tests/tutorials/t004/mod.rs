@@ -5,7 +5,7 @@ mod balance;
 mod pages;
 mod statics;
 
-use super::{ask_times, lines_with, python};
+use super::{ask_times, expect_lines, python};
 use crate::support::client::Answer;
 use crate::support::component::{need, venv};
 use crate::support::container::{Build, Container};

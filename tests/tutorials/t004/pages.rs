@@ -1,6 +1,6 @@
 //! What passes through: forms, cookies, redirects, links, uploads, and what uWSGI is told of a request.
 
-use super::Compose;
+use super::{Compose, expect_lines};
 use crate::support::client::{self, Answer, Connection, Request};
 use crate::support::replaced;
 use std::io::Write;
@@ -61,8 +61,8 @@ fn more_than_75_megabytes_are_refused() {
     assert!(answer.text().contains("<center><h1>413 Request Entity Too Large</h1></center>"));
     assert_eq!(answer.header("Connection"), Some("close"));
     let text = format!("client intended to send too large body: {length} bytes");
-    assert!(compose.error_log().contains(&text), "{}", compose.error_log());
-    assert!(!compose.container.read("/var/log/nginx/access.log").contains("\"POST /upload/ HTTP/1.1\" 200"));
+    expect_lines(1, || compose.error_log(), &["[error]", &text]);
+    expect_lines(1, || compose.container.read("/var/log/nginx/access.log"), &["\"POST /upload/ HTTP/1.1\" 413 "]);
 }
 
 #[test]

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::Poll,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -65,23 +64,15 @@ where
     run(async {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (io, handle) = client(near);
-        let (sender, mut connection) = client_builder().handshake(io).await.expect("shaken");
+        let (sender, connection) = client_builder().handshake(io).await.expect("shaken");
         let mut asking = pin!(asker(sender, handle));
         let mut serving = pin!(upstream(far));
-        let (mut connected, mut served) = (true, false);
+        let (mut connection, mut served) = (Some(connection), false);
         poll_fn(|cx| {
-            loop {
-                if connected && connection.poll_without_shutdown(cx).is_ready() {
-                    connected = false;
-                }
-                if !served && serving.as_mut().poll(cx).is_ready() {
-                    served = true;
-                }
-                if let Poll::Ready(result) = asking.as_mut().poll(cx) {
-                    return Poll::Ready(result);
-                }
-                return Poll::Pending;
-            }
+            // Only when it is dropped does the sender hear that it is over.
+            connection.take_if(|connection| connection.poll_without_shutdown(cx).is_ready());
+            served = served || serving.as_mut().poll(cx).is_ready();
+            asking.as_mut().poll(cx)
         })
         .await
     })

@@ -2,7 +2,12 @@
 
 use crate::observe::LogSlot;
 use flate2::{Compression, write::GzEncoder};
-use std::{cell::RefCell, io::Write, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io::Write,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
 use tokio::{runtime, time::Instant};
 
 /// How a log is buffered.
@@ -17,11 +22,20 @@ pub struct Buffering {
 }
 
 thread_local! {
-    static BUFFERS: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+    /// What this thread buffers.
+    static OWN: RefCell<Vec<(Key, Shared)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The lines of one file that this thread has not yet written. Nobody else owns the file of a configuration that is
-/// gone.
+/// The buffers of all threads.
+static ALL: Mutex<Vec<(Key, Weak<Mutex<Buffer>>)>> = Mutex::new(Vec::new());
+
+/// Where a file's slot is in memory: its buffers own it, so no other slot comes to the same place meanwhile.
+type Key = usize;
+
+/// A thread has its buffers for itself but for the moments when all are written, so its lock is free.
+type Shared = Arc<Mutex<Buffer>>;
+
+/// The lines of one file that one thread has not yet written.
 struct Buffer {
     file: Arc<LogSlot>,
     how: Buffering,
@@ -34,50 +48,104 @@ struct Buffer {
 
 /// Adds a line to this thread's buffer of a file.
 pub(super) fn write(file: &Arc<LogSlot>, how: Buffering, line: &[u8]) {
-    BUFFERS.with_borrow_mut(|buffers| {
-        let at = buffers.iter().position(|buffer| Arc::ptr_eq(&buffer.file, file)).unwrap_or_else(|| {
-            buffers.push(Buffer {
-                file: Arc::clone(file),
-                how,
-                lines: Vec::with_capacity(how.size),
-                due: None,
-                watched: false,
-            });
-            buffers.len() - 1
+    OWN.with_borrow_mut(|own| {
+        let key = Arc::as_ptr(file).addr();
+        let at = own.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+            own.push((key, Buffer::shared(key, file, how)));
+            own.len() - 1
         });
-        buffers[at].add(line);
+        let buffer = &own[at].1;
+        if lock(buffer).add(line) {
+            watch(buffer);
+        }
     });
 }
 
-/// Writes all that waits on this thread. For the end of a worker, and before log files are reopened.
+/// Writes all that waits, whichever thread it belongs to. For reloads, for the end of the process, and before log
+/// files are reopened.
 pub fn flush_all() {
-    BUFFERS.with_borrow_mut(|buffers| buffers.iter_mut().for_each(Buffer::flush));
+    lock(&ALL).retain(|(_, buffer)| buffer.upgrade().inspect(|buffer| lock(buffer).flush()).is_some());
 }
 
 /// Writes what waits on this thread and is due, and forgets the files of configurations that are gone. A worker
 /// calls it now and then; lines with a `flush=` are written in time without it.
 pub fn flush_due() {
-    let now = Instant::now();
-    BUFFERS.with_borrow_mut(|buffers| {
-        buffers.retain(|buffer| Arc::strong_count(&buffer.file) > 1);
-        let due = |buffer: &&mut Buffer| buffer.due.is_some_and(|due| due <= now);
-        buffers.iter_mut().filter(due).for_each(Buffer::flush);
+    OWN.with_borrow_mut(|own| {
+        own.retain(|(key, buffer)| {
+            let mut buffer = lock(buffer);
+            buffer.flush_if_due();
+            Arc::strong_count(&buffer.file) > buffers_of(*key)
+        });
     });
 }
 
+/// How many threads buffer a file. Nobody else owns it when no configuration has it any more.
+fn buffers_of(key: Key) -> usize {
+    lock(&ALL).iter().filter(|(known, buffer)| *known == key && buffer.strong_count() > 0).count()
+}
+
+/// A thread that panics between two lines leaves them whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sees to it that the lines are written in time. A thread has one runtime.
+fn watch(buffer: &Shared) {
+    if let Ok(runtime) = runtime::Handle::try_current() {
+        lock(buffer).watched = true;
+        runtime.spawn(wait(Arc::downgrade(buffer)));
+    }
+}
+
+/// Writes the lines of a buffer when their time has come.
+async fn wait(buffer: Weak<Mutex<Buffer>>) {
+    while let Some(due) = buffer.upgrade().and_then(|buffer| lock(&buffer).watched()) {
+        tokio::time::sleep_until(due).await;
+    }
+}
+
 impl Buffer {
-    fn add(&mut self, line: &[u8]) {
+    fn shared(key: Key, file: &Arc<LogSlot>, how: Buffering) -> Shared {
+        let lines = Vec::with_capacity(how.size);
+        let buffer = Self { file: Arc::clone(file), how, lines, due: None, watched: false };
+        let shared = Arc::new(Mutex::new(buffer));
+        let mut all = lock(&ALL);
+        all.retain(|(_, buffer)| buffer.strong_count() > 0);
+        all.push((key, Arc::downgrade(&shared)));
+        shared
+    }
+
+    /// Adds a line; whether somebody must wait for the time it is due.
+    fn add(&mut self, line: &[u8]) -> bool {
         if self.lines.len() + line.len() > self.how.size {
             self.flush();
         }
         if line.len() > self.how.size {
             self.put(line);
-            return;
+            return false;
         }
         if self.lines.is_empty() {
-            self.watch();
+            self.due = self.how.flush.map(|flush| Instant::now() + flush);
         }
         self.lines.extend_from_slice(line);
+        self.due.is_some() && !self.watched
+    }
+
+    /// Writes the lines if they are due; else the time when they will be.
+    fn flush_if_due(&mut self) -> Option<Instant> {
+        let due = self.due?;
+        if due > Instant::now() {
+            return Some(due);
+        }
+        self.flush();
+        None
+    }
+
+    /// The same, for the one who waits.
+    fn watched(&mut self) -> Option<Instant> {
+        let later = self.flush_if_due();
+        self.watched = later.is_some();
+        later
     }
 
     fn flush(&mut self) {
@@ -100,44 +168,12 @@ impl Buffer {
             self.file.write(&packed);
         }
     }
-
-    /// Sees to it that the lines are written in time. A thread has one runtime that stays on it.
-    fn watch(&mut self) {
-        let Some(flush) = self.how.flush else { return };
-        self.due = Some(Instant::now() + flush);
-        if !self.watched
-            && let Ok(runtime) = runtime::Handle::try_current()
-        {
-            self.watched = true;
-            runtime.spawn(wait(Arc::clone(&self.file)));
-        }
-    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.flush();
     }
-}
-
-/// Writes the lines of a file when their time has come.
-async fn wait(file: Arc<LogSlot>) {
-    while let Some(due) = overdue(&file) {
-        tokio::time::sleep_until(due).await;
-    }
-}
-
-/// Writes the lines if they are due; else the time when they will be.
-fn overdue(file: &Arc<LogSlot>) -> Option<Instant> {
-    BUFFERS.with_borrow_mut(|buffers| {
-        let buffer = buffers.iter_mut().find(|buffer| Arc::ptr_eq(&buffer.file, file))?;
-        let later = buffer.due.filter(|due| *due > Instant::now());
-        if later.is_none() {
-            buffer.flush();
-            buffer.watched = false;
-        }
-        later
-    })
 }
 
 #[cfg(test)]
