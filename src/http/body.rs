@@ -112,7 +112,13 @@ impl Body {
 
     /// Whether nothing is left to send.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        match self {
+            Self::Empty => true,
+            Self::File(file) => file.left == 0,
+            Self::Upstream(body) => body.is_over(),
+            Self::Parts(rest, current) => rest.len() == 0 && current.is_empty(),
+            Self::Bytes(_) | Self::Gzip(_) => false,
+        }
     }
 }
 

@@ -18,15 +18,18 @@ use rustix::net::{
 /// The most descriptors one `sendmsg` carries (Linux: `SCM_MAX_FD`).
 const BATCH: usize = 253;
 
-/// No message is longer; a longer one was not sent by us.
+/// No bundle is longer.
 const LONGEST: u64 = 1 << 32;
+
+/// What the master takes from a worker: a line of text. Whoever breaks into a worker gains nothing here.
+const LONGEST_ANSWER: u64 = 1 << 16;
 
 /// How long one side waits for the other to take or give the rest of a message.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// To the worker: serve this bundle. The first message, and each reload.
     Serve = 1,
     /// To the worker: these logs were reopened.
@@ -52,7 +55,7 @@ impl Kind {
 
 /// One message as it arrived.
 #[derive(Debug)]
-pub struct Message {
+pub(super) struct Message {
     pub kind: Kind,
     pub body: Vec<u8>,
     pub descriptors: Vec<OwnedFd>,
@@ -60,37 +63,41 @@ pub struct Message {
 
 /// One end of the line.
 #[derive(Debug)]
-pub struct Channel(UnixStream);
+pub(super) struct Channel {
+    stream: UnixStream,
+    /// The longest message to take, in bytes.
+    longest: u64,
+}
 
 impl Channel {
-    /// Both ends; they close on `exec`.
-    pub fn pair() -> io::Result<(Self, Self)> {
+    /// The master's end and the worker's; they close on `exec`.
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
         let (ours, theirs) = UnixStream::pair()?;
-        Ok((Self::patient(ours)?, Self::patient(theirs)?))
+        Ok((Self::patient(ours, LONGEST_ANSWER)?, Self::patient(theirs, LONGEST)?))
     }
 
-    /// The end that was inherited over `exec`.
-    pub fn inherited(descriptor: OwnedFd) -> io::Result<Self> {
-        Self::patient(UnixStream::from(descriptor))
+    /// The worker's end, inherited over `exec`.
+    pub(super) fn inherited(descriptor: OwnedFd) -> io::Result<Self> {
+        Self::patient(UnixStream::from(descriptor), LONGEST)
     }
 
-    fn patient(stream: UnixStream) -> io::Result<Self> {
+    fn patient(stream: UnixStream, longest: u64) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(stream))
+        Ok(Self { stream, longest })
     }
 
     /// Sends one message. The order on the line: head, descriptors in batches of one byte each, body.
-    pub fn send(&self, kind: Kind, body: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) fn send(&self, kind: Kind, body: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut head = [0; 16];
         head[..4].copy_from_slice(&(kind as u32).to_le_bytes());
         head[4..8].copy_from_slice(&u32::try_from(descriptors.len()).map_err(io::Error::other)?.to_le_bytes());
         head[8..].copy_from_slice(&(body.len() as u64).to_le_bytes());
-        (&self.0).write_all(&head)?;
+        (&self.stream).write_all(&head)?;
         for batch in descriptors.chunks(BATCH) {
             self.send_batch(batch)?;
         }
-        (&self.0).write_all(body)
+        (&self.stream).write_all(body)
     }
 
     fn send_batch(&self, batch: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -99,16 +106,16 @@ impl Channel {
         if !ancillary.push(SendAncillaryMessage::ScmRights(batch)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::empty()))?;
+        rustix::io::retry_on_intr(|| sendmsg(&self.stream, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::empty()))?;
         Ok(())
     }
 
     /// Waits for one message; `None` when the other side is gone.
-    pub fn receive(&self) -> io::Result<Option<Message>> {
+    pub(super) fn receive(&self) -> io::Result<Option<Message>> {
         let mut head = [0; 16];
         let mut filled = 0;
         while filled < head.len() {
-            match (&self.0).read(&mut head[filled..]) {
+            match (&self.stream).read(&mut head[filled..]) {
                 Ok(0) => return Ok(None),
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -121,7 +128,8 @@ impl Channel {
         let kind = Kind::from_number(number(0)).ok_or_else(malformed)?;
         let count = number(4) as usize;
         let length = u64::from(number(8)) | u64::from(number(12)) << 32;
-        if length > LONGEST {
+        // Descriptors go to workers only.
+        if length > self.longest || (count > 0 && self.longest < LONGEST) {
             return Err(malformed());
         }
         let mut descriptors = Vec::new();
@@ -133,7 +141,7 @@ impl Channel {
             descriptors.extend(batch);
         }
         let mut body = Vec::new();
-        (&self.0).take(length).read_to_end(&mut body)?;
+        (&self.stream).take(length).read_to_end(&mut body)?;
         if body.len() as u64 != length {
             return Ok(None);
         }
@@ -148,7 +156,7 @@ impl Channel {
         let flags = RecvFlags::CMSG_CLOEXEC;
         #[cfg(not(target_os = "linux"))]
         let flags = RecvFlags::empty();
-        rustix::io::retry_on_intr(|| recvmsg(&self.0, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags))?;
+        rustix::io::retry_on_intr(|| recvmsg(&self.stream, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags))?;
         let mut descriptors = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -167,7 +175,7 @@ impl Channel {
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.stream.as_fd()
     }
 }
 
@@ -206,5 +214,17 @@ mod tests {
         assert_eq!(theirs.receive().unwrap().unwrap().kind, Kind::Quit);
         sender.join().unwrap();
         assert!(theirs.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_master_takes_short_answers_only() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(Kind::Fault, b"why", &[]).unwrap();
+        assert_eq!(ours.receive().unwrap().unwrap().body, b"why");
+        theirs.send(Kind::Fault, &vec![0; 1 << 17], &[]).unwrap();
+        assert_eq!(ours.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(Kind::Fault, b"", &[theirs.as_fd()]).unwrap();
+        assert_eq!(ours.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

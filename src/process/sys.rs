@@ -325,6 +325,7 @@ pub(super) fn write_over(start: usize, room: usize, text: &[u8]) {
 }
 
 /// Copies every variable of the environment to the heap, so that its first place can be written over.
+#[cfg(target_os = "linux")]
 pub(super) fn move_environment() {
     for (name, value) in std::env::vars_os() {
         // SAFETY: called at the start of the process, while it has one thread.

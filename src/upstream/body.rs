@@ -63,6 +63,15 @@ impl UpstreamBody {
         self.began = began;
     }
 
+    /// Everything has come.
+    pub fn is_over(&self) -> bool {
+        match &self.source {
+            Source::Done(_) => true,
+            Source::Raw { left, early, .. } => *left == Some(0) && early.is_empty(),
+            Source::Http { .. } => false,
+        }
+    }
+
     /// The connection itself, when the answer was a switch of protocols.
     pub fn take_lease(self) -> Option<Lease> {
         match self.source {
@@ -119,6 +128,11 @@ impl UpstreamBody {
                 match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                     Some(Ok(frame)) => {
                         if let Ok(piece) = frame.into_data() {
+                            // Who knows the length never asks for more than that.
+                            if incoming.is_end_stream() {
+                                let side = self.end();
+                                self.source = Source::Done(side);
+                            }
                             return Poll::Ready(Some(Ok(piece)));
                         }
                     }

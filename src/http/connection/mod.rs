@@ -264,6 +264,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
         connection.requests.set(connection.requests.get() + 1);
         connection.worker.counts.requests.fetch_add(1, Relaxed);
         connection.worker.counts.writing.fetch_add(1, Relaxed);
+        connection.abortable.set(false);
         handle.deliver(asked);
         let conn = hyper.get_or_insert_with(|| {
             let service = Service::new(Rc::clone(&connection));

@@ -240,18 +240,18 @@ impl Drop for Depth {
 
 #[cfg(test)]
 mod tests {
-    use crate::http::testing::{fault, get};
+    use crate::http::testing::{ask_http, http_fault};
 
     /// What a location with the given text answers to `/?a=…`, with maps beside its server.
     fn mapped(maps: &str, text: &str, a: &str) -> String {
         let config = format!("server {{ location / {{ return 200 '{text}'; }} }} {maps}");
-        get(&config, &format!("/?a={a}")).text()
+        ask_http(&config, &format!("GET /?a={a} HTTP/1.1\r\nHost: x\r\n\r\n")).text()
     }
 
     #[test]
     fn a_source_finds_its_text_then_an_expression_then_the_default() {
-        let map = "map $arg_a $m { default d; ONE 1; \\~x t; '' none; ~^(?<n>x)(.) \"$2-$n\"; ~* y caseless; }";
-        for (a, value) in [("one", "1"), ("ONE", "1"), ("~X", "t"), ("", "none"), ("xY", "Y-x"), ("Y", "d"), ("z", "d")]
+        let map = "map $arg_a $m { default d; ONE 1; \\~x t; '' none; ~^(?<n>x)(.) \"$2-$n\"; ~*y caseless; }";
+        for (a, value) in [("one", "1"), ("ONE", "1"), ("~X", "t"), ("", "none"), ("xY", "Y-x"), ("Y", "caseless"), ("z", "d")]
         {
             assert_eq!(mapped(map, "$m", a), value, "{a}");
         }
@@ -299,7 +299,7 @@ mod tests {
             ("map $host $m { a $; }", "invalid variable name"),
             ("map $host $m { a { } }", "unexpected \"{\""),
         ] {
-            assert_eq!(fault(text), message, "{text}");
+            assert_eq!(http_fault(text), message, "{text}");
         }
     }
 }

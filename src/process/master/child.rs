@@ -1,12 +1,11 @@
 //! A worker as the master sees it: a process or a thread, and the channel to it.
 
 use std::{
-    os::fd::BorrowedFd,
-    process::{Command, Stdio},
+    os::{fd::BorrowedFd, unix::process::CommandExt},
+    path::PathBuf,
+    process::Command,
     sync::atomic::{AtomicU64, Ordering},
 };
-
-use std::os::unix::process::CommandExt;
 
 use super::{Cycle, Master};
 use crate::process::{
@@ -123,20 +122,21 @@ impl<P: Program> Master<P> {
 /// Executes this same binary again as a worker: never a fork that goes on, because the program has threads there.
 fn start_process(cycle: &Cycle, channel: &Channel) -> Result<i32, Errno> {
     let number = sys::number(channel);
-    let mut command = Command::new(own_binary());
+    let mut command = Command::new(own_binary(cycle));
     command
         .arg0("nginx: worker process")
-        .stdin(Stdio::inherit())
         .env_clear()
         .envs(cycle.needs.identity.environment())
         .env(worker::VARIABLE, number.to_string());
     Ok(sys::spawn(&mut command, vec![number])?)
 }
 
-/// The running binary, even when the file has been replaced since.
-fn own_binary() -> std::path::PathBuf {
-    if cfg!(target_os = "linux") {
-        return "/proc/self/exe".into();
+/// The running binary, even when the file has been replaced since; without `/proc`, the file it was started from.
+fn own_binary(cycle: &Cycle) -> PathBuf {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() {
+        return running;
     }
-    std::env::current_exe().unwrap_or_else(|_| "nginx".into())
+    let typed = || cycle.bundle.invocation.arguments.first().map(PathBuf::from).unwrap_or_default();
+    std::env::current_exe().unwrap_or_else(|_| typed())
 }

@@ -50,7 +50,7 @@ pub fn enter<P: Program>(make: impl FnOnce() -> P) -> Option<ExitCode> {
 }
 
 /// Serves inside the master's process, for `master_process off`; returns when all is done.
-pub fn run_inside<P: Program>(program: Arc<P>, channel: &Channel) {
+pub(super) fn run_inside<P: Program>(program: Arc<P>, channel: &Channel) {
     run(program, channel, &Role::Inside);
 }
 

@@ -57,6 +57,8 @@ pub struct Answer {
 
 /// Passes the request on and answers with what comes back.
 pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
+    // From here on the request ends if its client leaves: nobody would read the answer.
+    exchange.connection.abortable.set(true);
     let started = Instant::now();
     let client = Client { address: exchange.connection.remote_ip_address() };
     let mut selection = job.group.select(client);

@@ -64,7 +64,9 @@ pub(super) fn write(file: &Arc<LogSlot>, how: Buffering, line: &[u8]) {
 /// Writes all that waits, whichever thread it belongs to. For reloads, for the end of the process, and before log
 /// files are reopened.
 pub fn flush_all() {
-    lock(&ALL).retain(|(_, buffer)| buffer.upgrade().inspect(|buffer| lock(buffer).flush()).is_some());
+    // Nobody waits for a buffer while holding the list, as others wait for the list while holding a buffer.
+    let all: Vec<Shared> = lock(&ALL).iter().filter_map(|(_, buffer)| buffer.upgrade()).collect();
+    all.iter().for_each(|buffer| lock(buffer).flush());
 }
 
 /// Writes what waits on this thread and is due, and forgets the files of configurations that are gone. A worker
@@ -182,6 +184,9 @@ mod tests {
     use crate::process::LogFile;
     use std::{fs::File, io::Read};
 
+    /// `flush_all` means the buffers of all threads, of other tests too.
+    static ALONE: Mutex<()> = Mutex::new(());
+
     fn slot() -> (tempfile::NamedTempFile, Arc<LogSlot>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let slot = LogSlot::new(b"log");
@@ -198,6 +203,7 @@ mod tests {
 
     #[test]
     fn lines_wait_until_the_next_one_does_not_fit() {
+        let _alone = lock(&ALONE);
         let (file, slot) = slot();
         for line in ["one\n", "two\n", "three\n", "much too long\n", "four\n"] {
             write(&slot, TEN, line.as_bytes());
@@ -209,6 +215,7 @@ mod tests {
 
     #[test]
     fn lines_of_a_thread_that_ends_are_written() {
+        let _alone = lock(&ALONE);
         let (file, slot) = slot();
         std::thread::spawn(move || write(&slot, TEN, b"last\n")).join().unwrap();
         assert_eq!(text(&file), "last\n");
@@ -216,6 +223,7 @@ mod tests {
 
     #[test]
     fn lines_are_written_when_their_time_has_come() {
+        let _alone = lock(&ALONE);
         let (file, slot) = slot();
         let runtime = runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
@@ -231,6 +239,7 @@ mod tests {
 
     #[test]
     fn each_piece_is_compressed_on_its_own() {
+        let _alone = lock(&ALONE);
         let (file, slot) = slot();
         let how = Buffering { gzip: Some(1), ..TEN };
         write(&slot, how, b"one\n");

@@ -191,7 +191,7 @@ fn hex(digit: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::testing::fault;
+    use crate::http::testing::http_fault;
 
     #[test]
     fn values_cannot_break_out_of_their_line() {
@@ -223,7 +223,7 @@ mod tests {
             ("log_format a 'x ${status y';", "the closing bracket in \"status\" variable is missing"),
             ("log_format a '$nothing_at_all';", "unknown \"nothing_at_all\" variable"),
         ] {
-            assert_eq!(fault(text), message, "{text}");
+            assert_eq!(http_fault(text), message, "{text}");
         }
     }
 }

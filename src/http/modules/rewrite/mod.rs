@@ -12,9 +12,7 @@ pub use script::{Code, Codes, Return, Rewrite, Script, Set, Target};
 
 use super::Room;
 use crate::{
-    config::{
-        Contexts, Directive, HTTP, IF_IN_LOCATION, IF_IN_SERVER, LOCATION, Module, REWRITE, SERVER,
-    },
+    config::{Contexts, Directive, HTTP, IF_IN_LOCATION, IF_IN_SERVER, LOCATION, Module, REWRITE, SERVER},
     http::{
         exchange::Exchange,
         phase::{Break, Phase},
