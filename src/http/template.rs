@@ -68,10 +68,7 @@ impl Template {
             if name.is_empty() {
                 return Err(Fault::at(word.span, "invalid variable name"));
             }
-            parts.push(match name {
-                [digit @ b'1'..=b'9'] if braced => Part::Capture(usize::from(digit - b'0')),
-                _ => Part::Variable(scope.refer(Kind::Variable, name, word.span)),
-            });
+            parts.push(Part::Variable(scope.refer(Kind::Variable, name, word.span)));
         }
         if !rest.is_empty() {
             parts.push(Part::Literal(Bytes::copy_from_slice(rest)));

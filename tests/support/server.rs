@@ -2,7 +2,7 @@
 
 use super::program::{Program, Ran, run, send, show};
 use super::scratch::Scratch;
-use super::{binary, measure, wait};
+use super::{binary, measure, replaced, wait};
 use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitStatus};
@@ -152,13 +152,18 @@ fn end_orphan(worker: i32, started: Option<u64>) {
 /// A whole file around the body of an `http` block. What the program writes stays below the directory.
 pub(crate) fn whole_file(dir: &Scratch, body: &str) -> String {
     let at = dir.path().display();
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("    {kind}_temp_path {at}/{kind}_temp;\n"))
-        .concat();
+    let temp = temp_paths(&at.to_string());
     format!(
         "daemon off;\nworker_processes 1;\npid {at}/nginx.pid;\nerror_log {at}/error.log info;\n\
          events {{\n    worker_connections 4096;\n}}\nhttp {{\n    access_log {at}/access.log;\n{temp}\n{body}\n}}\n"
     )
+}
+
+/// The directives that keep temporary files below a folder. A nginx in tidegate's place makes folders for all kinds.
+pub(crate) fn temp_paths(folder: &str) -> String {
+    let kinds = ["client_body", "proxy", "uwsgi", "fastcgi", "scgi"];
+    let used = if replaced() { kinds.as_slice() } else { &kinds[..3] };
+    used.iter().map(|kind| format!("    {kind}_temp_path {folder}/{kind}_temp;\n")).collect()
 }
 
 fn command(dir: &Scratch, arguments: &[&str]) -> Command {

@@ -6,6 +6,7 @@ use crate::support::client::{self, Answer, Connection};
 use crate::support::component::{find, need};
 use crate::support::container::{Build, Container};
 use crate::support::program::Program;
+use crate::support::server::temp_paths;
 use crate::support::{project, replaced, signature, wait};
 use rustix::process::Signal;
 use std::time::Duration;
@@ -162,9 +163,7 @@ fn who_is_not_root_gets_port_8000() {
     let Some(debian) = Debian::new() else { return };
     let folder = "/tmp/reader";
     debian.0.copy("nginx-examples/001-debian-http-server/site-block.conf", "/tmp/reader/site");
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {folder}/{kind};"))
-        .concat();
+    let temp = temp_paths(folder);
     let main = format!(
         "pid {folder}/pid; error_log {folder}/log; events {{}} http {{ access_log off; {temp} include site; }}"
     );

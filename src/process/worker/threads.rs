@@ -139,7 +139,10 @@ impl<P: Program> Threads<P> {
         if std::mem::replace(&mut self.quitting, true) {
             return;
         }
-        self.tell(|| Change::Quit);
+        // A retiring one has been told already.
+        for thread in self.running.iter().filter(|thread| !thread.retiring) {
+            let _ = thread.changes.send(Change::Quit);
+        }
         // Only the threads' own descriptors keep the ports open, until they have followed.
         self.sockets.clear();
     }

@@ -15,9 +15,13 @@ impl Host {
     /// From the text of a `Host` field or of an authority, which may have a port. `None` if nginx refuses it.
     pub fn parse(text: &Bytes) -> Option<Self> {
         let (length, port) = check(text)?;
-        let name = text.slice(..length);
+        Some(Self::checked(text.slice(..length), port))
+    }
+
+    /// From what [`check`] found.
+    pub(super) fn checked(name: Bytes, port: u16) -> Self {
         let name = if name.iter().any(u8::is_ascii_uppercase) { name.to_ascii_lowercase().into() } else { name };
-        Some(Self { name, port })
+        Self { name, port }
     }
 }
 

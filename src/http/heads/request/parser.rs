@@ -284,10 +284,7 @@ impl Parser {
             },
             fields,
             length: self.at - line.start,
-            host: self.host.and_then(|(from, to, port)| {
-                let host = Host::parse(&bytes.slice(from..to));
-                host.map(|host| Host { port, ..host })
-            }),
+            host: self.host.map(|(from, to, port)| Host::checked(bytes.slice(from..to), port)),
             content_length: self.content_length,
             chunked: self.chunked,
             connection: self.connection,
@@ -381,21 +378,22 @@ const KINDS: usize = Kind::ProxyAuthorization as usize + 1;
 /// Of which kind a field is, and whether there may be only one.
 fn kind(name: &[u8]) -> Option<(Kind, bool)> {
     let is = |wanted: &[u8], kind: Kind, single: bool| name.eq_ignore_ascii_case(wanted).then_some((kind, single));
-    match name.len() {
-        2 => is(b"te", Kind::Te, false),
-        4 => is(b"host", Kind::Host, true),
-        6 => is(b"expect", Kind::Expect, true),
-        7 => is(b"upgrade", Kind::Upgrade, false),
-        8 => is(b"if-match", Kind::IfMatch, true).or_else(|| is(b"if-range", Kind::IfRange, true)),
-        10 => is(b"connection", Kind::Connection, false),
-        13 => is(b"if-none-match", Kind::IfNoneMatch, true)
-            .or_else(|| is(b"authorization", Kind::Authorization, true))
-            .or_else(|| is(b"content-range", Kind::ContentRange, true)),
-        14 => is(b"content-length", Kind::ContentLength, true),
-        17 => is(b"transfer-encoding", Kind::TransferEncoding, true)
-            .or_else(|| is(b"if-modified-since", Kind::IfModifiedSince, true)),
-        19 => is(b"if-unmodified-since", Kind::IfUnmodifiedSince, true)
-            .or_else(|| is(b"proxy-authorization", Kind::ProxyAuthorization, true)),
+    // Length and first letter leave one or two to compare with.
+    match (name.len(), name.first()? | 0x20) {
+        (2, b't') => is(b"te", Kind::Te, false),
+        (4, b'h') => is(b"host", Kind::Host, true),
+        (6, b'e') => is(b"expect", Kind::Expect, true),
+        (7, b'u') => is(b"upgrade", Kind::Upgrade, false),
+        (8, b'i') => is(b"if-match", Kind::IfMatch, true).or_else(|| is(b"if-range", Kind::IfRange, true)),
+        (10, b'c') => is(b"connection", Kind::Connection, false),
+        (13, b'i') => is(b"if-none-match", Kind::IfNoneMatch, true),
+        (13, b'a') => is(b"authorization", Kind::Authorization, true),
+        (13, b'c') => is(b"content-range", Kind::ContentRange, true),
+        (14, b'c') => is(b"content-length", Kind::ContentLength, true),
+        (17, b't') => is(b"transfer-encoding", Kind::TransferEncoding, true),
+        (17, b'i') => is(b"if-modified-since", Kind::IfModifiedSince, true),
+        (19, b'i') => is(b"if-unmodified-since", Kind::IfUnmodifiedSince, true),
+        (19, b'p') => is(b"proxy-authorization", Kind::ProxyAuthorization, true),
         _ => None,
     }
 }

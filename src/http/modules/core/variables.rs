@@ -9,7 +9,7 @@ use std::io::Write;
 
 pub const VARIABLES: &[Variable] = &[
     Variable::settable("args", |ex, out| put(out, &ex.args), set_args),
-    Variable::settable("query_string", |ex, out| put(out, &ex.args), set_args),
+    Variable::new("query_string", |ex, out| put(out, &ex.args)),
     Variable::new("is_args", |ex, out| put(out, if ex.args.is_empty() { b"" } else { b"?" })),
     Variable::new("uri", |ex, out| put(out, &ex.path)),
     Variable::new("document_uri", |ex, out| put(out, &ex.path)),
