@@ -98,7 +98,7 @@ impl Reader<'_> {
             self.scope.fault(Fault::at(duplicate.value.span, text));
         }
         let name = settings.server.names.first().and_then(|names| names.0.first());
-        let name = name.map(|(name, _)| name.clone()).unwrap_or_default();
+        let name = name.map(|(name, _)| name.slice(usize::from(name.starts_with(b"."))..)).unwrap_or_default();
         let base = Location { ifs, ..Location::plain(Bytes::new(), settings) };
         Some(Server { name, base: Arc::new(base), locations, span: statement.name.span })
     }

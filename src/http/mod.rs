@@ -4,6 +4,7 @@ pub mod body;
 pub mod connection;
 pub mod content;
 pub mod dates;
+pub mod deadline;
 pub mod exchange;
 pub mod files;
 pub mod generation;

@@ -9,9 +9,12 @@ use super::{
 };
 
 /// Weighs the request's conditions (`ngx_http_not_modified_header_filter`).
-pub fn filter(exchange: &mut Exchange, response: &mut Response) {
+///
+/// # Errors
+/// 412, to be answered in place of this.
+pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u16> {
     if response.status != 200 {
-        return;
+        return Ok(());
     }
     let conditions = Conditions {
         if_match: exchange.field("if-match"),
@@ -22,7 +25,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let none =
         [conditions.if_match, conditions.if_none_match, conditions.if_modified_since, conditions.if_unmodified_since];
     if none.iter().all(Option::is_none) {
-        return;
+        return Ok(());
     }
     let version = version(response);
     let mode = match exchange.location.settings.core.if_modified_since {
@@ -41,11 +44,9 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
             response.fields.remove("content-encoding");
             response.body = Body::Empty;
         }
-        Verdict::PreconditionFailed => {
-            let etag = response.etag.take();
-            *response = Response { etag, ..super::special::response(exchange, 412) };
-        }
+        Verdict::PreconditionFailed => return Err(412),
     }
+    Ok(())
 }
 
 /// What the answer says of its own version, from its own places or from an upstream's fields.

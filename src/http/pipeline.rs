@@ -32,15 +32,25 @@ pub async fn refuse(exchange: &mut Exchange, status: u16) -> Option<Response> {
 async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Response> {
     loop {
         let redirect = match ended {
-            Phase::Break(Break::Answer(response)) => return Some(filters(exchange, *response).await),
+            Phase::Break(Break::Answer(response)) => match filters(exchange, *response) {
+                Ok(response) => return Some(response),
+                Err(status) => {
+                    ended = Phase::Break(Break::Status(status));
+                    continue;
+                }
+            },
             Phase::Break(Break::Close) => return None,
             Phase::Break(Break::Redirect(redirect)) => redirect,
             Phase::Break(Break::Status(status)) => match error_page::lookup(exchange, status) {
                 Some(error_page::Page::Redirect(redirect)) => redirect,
-                Some(error_page::Page::Answer(response)) => return Some(filters(exchange, *response).await),
+                Some(error_page::Page::Answer(response)) => {
+                    ended = Phase::Break(Break::Answer(response));
+                    continue;
+                }
                 None => {
-                    let response = special::response(exchange, status);
-                    return Some(filters(exchange, response).await);
+                    exchange.state.error_page.etag = None;
+                    ended = special::response(exchange, status).into_phase();
+                    continue;
                 }
             },
             Phase::Continue(()) => {
@@ -182,15 +192,20 @@ fn follow(exchange: &mut Exchange, redirect: Redirect) -> Result<Entry, u16> {
     }
 }
 
-/// The header and body filters, in nginx's order.
-async fn filters(exchange: &mut Exchange, mut response: Response) -> Response {
+/// The header and body filters, in nginx's order. One may turn the answer into an error, which has its page like any.
+fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, u16> {
     error_page::finish(exchange, &mut response);
-    super::not_modified::filter(exchange, &mut response);
+    super::not_modified::filter(exchange, &mut response)?;
+    if exchange.location.settings.headers.has_variables() {
+        // They may speak of the answer that they are added to.
+        exchange.sent.status = response.status;
+        exchange.sent.text = super::response::preview(&response);
+    }
     headers::filter(exchange, &mut response);
     super::modules::charset::filter(exchange, &mut response);
     super::modules::gzip::filter(exchange, &mut response);
-    super::range::filter(exchange, &mut response);
-    response
+    super::range::filter(exchange, &mut response)?;
+    Ok(response)
 }
 
 /// The log phase: the request has ended, and how much was sent is known.

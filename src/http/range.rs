@@ -11,14 +11,17 @@ use super::{
 use std::ops::Range;
 
 /// Cuts the answer down to what the client asked for.
-pub fn filter(exchange: &mut Exchange, response: &mut Response) {
-    let Some(length) = response.content_length else { return };
+///
+/// # Errors
+/// 416, to be answered in place of this.
+pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u16> {
+    let Some(length) = response.content_length else { return Ok(()) };
     if !response.ranges || response.status != 200 || !sliceable(&response.body) {
-        return;
+        return Ok(());
     }
     let most = exchange.location.settings.core.max_ranges;
     if most == Some(0) {
-        return;
+        return Ok(());
     }
     let most = most.map_or(ranges::UNLIMITED, |most| u32::try_from(most).unwrap_or(u32::MAX));
     let plan = match exchange.field("range") {
@@ -40,11 +43,13 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
         }
         Plan::Multi(parts) => multipart(response, &parts, length),
         Plan::Unsatisfiable => {
-            let mut refusal = super::special::response(exchange, 416);
-            refusal.push(&b"Content-Range"[..], ranges::unsatisfied(length));
-            *response = refusal;
+            // Like nginx's, the error's page comes with the range, and with the tag of what was asked for.
+            exchange.state.error_page.content_range = Some(ranges::unsatisfied(length).into());
+            exchange.state.error_page.etag = response.etag.take();
+            return Err(416);
         }
     }
+    Ok(())
 }
 
 /// `If-Range` names this very version, or there is none.
@@ -75,7 +80,7 @@ fn multipart(response: &mut Response, parts: &[Range<u64>], length: u64) {
 
 /// Only bodies whose every byte is at hand can be cut.
 fn sliceable(body: &Body) -> bool {
-    matches!(body, Body::Bytes(_) | Body::File(_))
+    matches!(body, Body::Empty | Body::Bytes(_) | Body::File(_))
 }
 
 fn slice(body: &Body, range: &Range<u64>) -> Body {

@@ -40,10 +40,10 @@ pub fn absolute(exchange: &Exchange, location: &Bytes) -> Bytes {
     out.extend_from_slice(exchange.connection.scheme());
     out.extend_from_slice(b"://");
     let server_name = settings.server_name_in_redirect;
-    let host = if server_name { &exchange.server.name } else { &exchange.host };
-    match host.is_empty() {
-        false => out.extend_from_slice(host),
-        true => out.extend_from_slice(exchange.connection.local_ip().as_bytes()),
+    match exchange.head.host.as_ref().filter(|host| !host.name.is_empty()) {
+        _ if server_name => out.extend_from_slice(&exchange.server.name),
+        Some(host) => out.extend_from_slice(&host.name),
+        None => out.extend_from_slice(exchange.connection.local_ip().as_bytes()),
     }
     let port = match settings.port_in_redirect {
         false => b"",

@@ -58,6 +58,11 @@ impl Response {
         }
     }
 
+    /// Ends the phases with this answer.
+    pub fn into_phase(self) -> super::phase::Phase {
+        super::phase::Phase::Break(self.into())
+    }
+
     /// A field by name, whichever place it has.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields.get(name)
@@ -97,6 +102,29 @@ pub fn framing(exchange: &Exchange, response: &Response) -> Framing {
     }
 }
 
+/// The answer as `$sent_http_*` see it while `add_header` is at it: lines behind an empty first one.
+pub fn preview(response: &Response) -> Bytes {
+    let mut out = b"\r\n".to_vec();
+    if let Some(kind) = &response.content_type {
+        let charset = response.charset.as_ref().map(|charset| [b"; charset=", &charset[..]].concat());
+        field(&mut out, b"Content-Type", &[kind, &charset.unwrap_or_default()[..]].concat());
+    }
+    if let Some(length) = response.content_length {
+        field(&mut out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
+    }
+    if let Some(seconds) = response.last_modified {
+        field(&mut out, b"Last-Modified", &super::dates::http_date(seconds));
+    }
+    if let Some(location) = &response.location {
+        field(&mut out, b"Location", location);
+    }
+    if let Some(etag) = &response.etag {
+        field(&mut out, b"ETag", etag);
+    }
+    response.fields.iter().for_each(|entry| field(&mut out, &entry.name, &entry.value));
+    out.into()
+}
+
 /// Writes the head as `ngx_http_header_filter` does: status line, nginx's own fields, then the list.
 pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepalive: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
@@ -112,7 +140,7 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     if response.fields.get("date").is_none() {
         exchange.connection.worker.clock.write_date(&mut out);
     }
-    if let Some(content_type) = response.content_type.as_ref().filter(|_| response.status != 204) {
+    if let Some(content_type) = response.content_type.as_ref().filter(|kind| !kind.is_empty() && response.status != 204) {
         out.extend_from_slice(b"Content-Type: ");
         out.extend_from_slice(content_type);
         if let Some(charset) = &response.charset {

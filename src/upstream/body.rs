@@ -13,7 +13,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -124,8 +124,8 @@ impl UpstreamBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         match &mut self.source {
             Source::Done(_) => Poll::Ready(None),
-            Source::Http { incoming, .. } => loop {
-                match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            Source::Http { incoming, lease } => loop {
+                match ready!(poll_frame(incoming, lease, cx)) {
                     Some(Ok(frame)) => {
                         if let Ok(piece) = frame.into_data() {
                             // Who knows the length never asks for more than that.
@@ -184,6 +184,22 @@ impl UpstreamBody {
             _ => None,
         }
     }
+}
+
+/// A frame that is there, or comes when hyper is driven.
+fn poll_frame(
+    incoming: &mut Incoming,
+    lease: &mut Lease,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>> {
+    let mut nobody = Context::from_waker(Waker::noop());
+    if let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(&mut nobody) {
+        return Poll::Ready(frame);
+    }
+    if let Some(link) = &mut lease.link {
+        link.drive(cx);
+    }
+    Pin::new(incoming).poll_frame(&mut nobody)
 }
 
 fn poll_read(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<std::io::Result<Bytes>> {

@@ -1,23 +1,32 @@
 //! Kept connections to peers: each thread has its own, as each nginx worker has.
 
 use super::{Failure, Group, connect::Stream, pass::http::Outbound, peer::Peer};
-use crate::http::heads::{self, ClientSide, Tunnel};
-use hyper::client::conn::http1::SendRequest;
+use crate::http::{
+    deadline::Deadline,
+    heads::{self, ClientHandle, ClientIo, ClientSide, Tunnel},
+};
+use hyper::client::conn::http1::{Connection, SendRequest};
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-/// A connection to a peer, with hyper on it.
+/// A connection to a peer, with hyper on it. Nobody drives it but who holds it: a task of its own would cost every
+/// request two changes of tasks.
 pub struct Link {
     pub sender: SendRequest<Outbound>,
     pub side: ClientSide,
     /// Requests it has carried.
     pub requests: u64,
-    /// Comes when the peer has switched protocols.
-    pub tunnel: tokio::sync::oneshot::Receiver<Tunnel<Stream>>,
+    /// For the waits of whoever holds it.
+    pub deadline: Deadline,
+    /// `None` when hyper is done with it.
+    hyper: Option<Pin<Box<Connection<ClientIo<Stream>, Outbound>>>>,
+    handle: ClientHandle<Stream>,
     opened: Instant,
 }
 
@@ -30,19 +39,35 @@ impl Link {
         let (io, handle) = heads::client(stream);
         let side = handle.side().clone();
         let handshake = heads::client_builder().handshake(io).await;
-        let (sender, mut connection) = handshake.map_err(|error| Failure::Io("connect()", error.to_string()))?;
-        let (switched, tunnel) = tokio::sync::oneshot::channel();
-        tokio::task::spawn_local(async move {
-            let ended = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-            drop(connection);
-            if ended.is_ok()
-                && let Some(tunnel) = handle.tunnel()
-            {
-                // Nobody may be waiting for it any more.
-                let _ = switched.send(tunnel);
-            }
-        });
-        Ok(Self { sender, side, requests: 0, tunnel, opened: Instant::now() })
+        let (sender, hyper) = handshake.map_err(|error| Failure::Io("connect()", error.to_string()))?;
+        let hyper = Some(Box::pin(hyper));
+        Ok(Self { sender, side, requests: 0, deadline: Deadline::default(), hyper, handle, opened: Instant::now() })
+    }
+
+    /// Lets hyper read and write. What is waited for behind it needs no waker of its own.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(hyper) = &mut self.hyper
+            && hyper.as_mut().poll_without_shutdown(cx).is_ready()
+        {
+            self.hyper = None;
+        }
+    }
+
+    /// Ready when a request can be sent; an error when none ever can.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.drive(cx);
+        self.sender.poll_ready(cx)
+    }
+
+    /// Whether the peer has kept it open while it was idle.
+    fn is_alive(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.hyper.is_some() && !self.sender.is_closed()
+    }
+
+    /// The bare connection, behind a switch of protocols.
+    pub fn into_tunnel(self) -> Option<Tunnel<Stream>> {
+        self.handle.tunnel()
     }
 }
 
@@ -78,8 +103,8 @@ impl Pool {
         let idle = groups.get_mut(&key.group.name)?;
         loop {
             let at = idle.iter().rposition(|idle| idle.peer.address == key.peer.address)?;
-            let link = idle.remove(at)?.link;
-            if !link.sender.is_closed() {
+            let mut link = idle.remove(at)?.link;
+            if link.is_alive() {
                 return Some(link);
             }
         }
@@ -107,7 +132,7 @@ impl Pool {
     pub fn sweep(&self) {
         let now = Instant::now();
         self.groups.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.until > now && !idle.link.sender.is_closed());
+            idle.retain_mut(|idle| idle.until > now && idle.link.is_alive());
             !idle.is_empty()
         });
     }

@@ -30,7 +30,7 @@ impl From<&str> for Place {
 }
 
 /// One answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Answer {
     /// The head as it came, with the empty line at its end.
     pub(crate) raw_head: Vec<u8>,
@@ -42,6 +42,16 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Whether it ended as its framing said it would.
     pub(crate) complete: bool,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.text();
+        let start: String = text.chars().take(1000).collect();
+        let end = if self.complete { "whole" } else { "cut short" };
+        let head = String::from_utf8_lossy(&self.raw_head);
+        write!(f, "an answer, {end}, body of {} bytes:\n{head}{start}", self.body.len())
+    }
 }
 
 impl Answer {
@@ -69,7 +79,7 @@ impl Answer {
     /// Unless it is whole and has this status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
-        assert!(self.status == status && self.complete, "expected {status}, got {self:#?}\n{}", self.text());
+        assert!(self.status == status && self.complete, "expected {status}, got {self:?}");
         self
     }
 }

@@ -247,8 +247,12 @@ fn services_see_the_upstreams_name_as_their_host() {
     // nginx has asked in HTTP/1.1 and kept the connection since 1.29.7.
     let (version, connection) = if replaced() { ("1.0", "Connection: close\r\n") } else { ("1.1", "") };
     assert_eq!(head, format!("GET /calc?a=%20b HTTP/{version}\r\nHost: calc\r\n{connection}Accept: */*\r\n\r\n"));
-    client::get(80, "/calc").expect(200);
-    assert_eq!(calc.connections(), if replaced() { 2 } else { 1 });
+    for _ in 0..9 {
+        client::get(80, "/calc").expect(200);
+    }
+    // A request may come before the connection of the one before is back.
+    let expected = if replaced() { 10..=10 } else { 1..=2 };
+    assert!(expected.contains(&calc.connections()), "{} connections", calc.connections());
 }
 
 #[test]

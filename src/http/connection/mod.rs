@@ -5,6 +5,7 @@ mod service;
 mod wait;
 
 use super::{
+    deadline::Deadline,
     exchange::Exchange,
     generation::Http,
     heads::{self, Asked, Limits, ServerHandle, ServerSide, Stop},
@@ -248,9 +249,10 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
     }
     let mut hyper: Option<Pin<Box<http1::Connection<heads::ServerIo<S>, Service>>>> = None;
     let mut idle = wait::Idle::First;
+    let mut deadline = Deadline::default();
     loop {
-        let asked = match wait::next(&handle, &connection, idle, &mut hyper).await {
-            Ok(head) => Asked::Request(head),
+        let asked = match wait::next(&handle, &connection, idle, &mut hyper, &mut deadline).await {
+            Ok(head) => Asked::Request(Box::new(head)),
             Err(wait::End::Stop(Stop::Refused(refusal))) => Asked::Refused(refusal),
             Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
                 service::log_unfinished(&connection, *refusal);

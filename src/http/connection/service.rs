@@ -44,7 +44,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
         let connection = Rc::clone(&self.connection);
         Box::pin(async move {
             match connection.side.take_asked() {
-                Some(Asked::Request(head)) => answer(connection, head, request.into_body()).await,
+                Some(Asked::Request(head)) => answer(connection, *head, request.into_body()).await,
                 Some(Asked::Refused(refusal)) => refuse(connection, *refusal).await,
                 None => Err(NoAnswer),
             }
@@ -88,27 +88,28 @@ async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::R
 /// The exchange of a request: its server is chosen by name.
 pub fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -> Exchange {
     let http = connection.http();
-    let name = head.host.as_ref().map(|host| host.name.clone());
+    let name = head.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
     let listener = connection.listener();
     let hosts = listener.host(&connection.local);
-    let (server, found) = match name.as_ref().and_then(|name| hosts.find(name).ok().flatten()) {
+    let (server, found) = match hosts.find(&name).ok().flatten() {
         Some(found) => (Arc::clone(found.value), found.regex),
         None => (Arc::clone(&hosts.default), None),
     };
     let mut exchange = Exchange::new(http, Rc::clone(connection), server, head, body);
-    if let (Some((regex, captures)), Some(name)) = (found, &name) {
+    if let Some((regex, captures)) = found {
         pipeline::captured(&mut exchange, regex, &captures, name.clone());
     }
-    exchange.host = match name {
-        Some(name) => name,
-        None => exchange.server.name.clone(),
-    };
+    exchange.host = if name.is_empty() { exchange.server.name.clone() } else { name };
     exchange
 }
 
 /// Takes the target apart: `$uri` and `$args`.
 pub fn place(exchange: &mut Exchange) -> Result<(), u16> {
-    let merge = exchange.server.base.settings.core.merge_slashes;
+    // nginx takes it apart before it knows which server is meant.
+    let merge = {
+        let listener = exchange.connection.listener();
+        listener.host(&exchange.connection.local).default.base.settings.core.merge_slashes
+    };
     let raw = exchange.head.target.clone();
     let Ok(target) = uri::normalise(&raw, merge) else {
         exchange.log(Level::Info, "client sent invalid request while reading client request line");
@@ -243,7 +244,7 @@ pub async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connect
     let Some(client) = handle.tunnel() else { return };
     let Switch { link, gap } = switch;
     let side = link.side.clone();
-    let Ok(upstream) = link.tunnel.await else { return };
+    let Some(upstream) = link.into_tunnel() else { return };
     let moved = || side.sent() + side.received();
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);

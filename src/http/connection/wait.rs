@@ -2,16 +2,18 @@
 
 use super::{Connection, Service, Stream};
 use crate::{
+    http::deadline::Deadline,
     http::heads::{RequestHead, ServerHandle, ServerIo, Stop},
     observe::error_log::Level,
     upstream::wire::proxy_protocol,
 };
 use hyper::server::conn::http1;
 use std::{
-    future::Future,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
+    task::Poll,
     time::Duration,
 };
 use tokio::time::Instant;
@@ -59,12 +61,11 @@ pub async fn next<S: Stream>(
     connection: &Rc<Connection>,
     idle: Idle,
     hyper: &mut Hyper<S>,
+    deadline: &mut Deadline,
 ) -> Result<RequestHead, End> {
     let limits = |host: Option<&[u8]>| connection.limits(host);
     // Most of the time it is there already.
-    let mut head = std::pin::pin!(handle.next_head(&limits));
-    let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(head.as_mut().poll(cx)));
-    if let std::task::Poll::Ready(head) = ready.await {
+    if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {
         return head.map_err(End::Stop);
     }
     let header_timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
@@ -73,13 +74,17 @@ pub async fn next<S: Stream>(
     {
         let counts = &connection.worker.counts;
         counts.waiting.fetch_add(1, Relaxed);
-        let outcome = between(handle, connection, timeout, hyper).await;
+        let outcome = between(handle, connection, timeout, hyper, deadline).await;
         counts.waiting.fetch_sub(1, Relaxed);
         outcome?;
+        if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {
+            return head.map_err(End::Stop);
+        }
     }
     connection.worker.counts.reading.fetch_add(1, Relaxed);
     let head = tokio::select! {
-        head = head => head.map_err(End::Stop),
+        biased;
+        head = handle.next_head(&limits) => head.map_err(End::Stop),
         () = tokio::time::sleep(header_timeout) => Err(End::Slow),
         () = quit_before_first(handle, connection, idle) => Err(End::Idle),
     };
@@ -93,9 +98,11 @@ async fn between<S: Stream>(
     connection: &Rc<Connection>,
     timeout: Duration,
     hyper: &mut Hyper<S>,
+    deadline: &mut Deadline,
 ) -> Result<(), End> {
-    let end = Instant::now() + timeout;
-    let mut timer = std::pin::pin!(tokio::time::sleep(WARM.min(timeout)));
+    let start = Instant::now();
+    let end = start + timeout;
+    let mut next = start + WARM.min(timeout);
     loop {
         if connection.worker.quitting.get() || !connection.follow() {
             return Err(End::Idle);
@@ -110,12 +117,12 @@ async fn between<S: Stream>(
                 Ok(false) => return Err(End::Stop(Stop::Closed)),
                 Err(error) => return Err(End::Stop(Stop::Io(error))),
             },
-            () = timer.as_mut() => {
-                if Instant::now() >= end {
+            () = poll_fn(|cx| deadline.poll(cx, next)) => {
+                if next >= end {
                     return Err(End::Idle);
                 }
                 *hyper = None;
-                timer.as_mut().reset(end);
+                next = end;
             }
             () = connection.worker.changed.notified() => {}
         }

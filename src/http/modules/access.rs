@@ -2,14 +2,15 @@
 
 use super::Room;
 use crate::{
-    config::{Args, Directive, FromArgs, LEVELS, LIMIT_EXCEPT, List, Module},
+    config::{Args, Contexts, Directive, FromArgs, LEVELS, LIMIT_EXCEPT, Module, Slot},
     http::{exchange::Exchange, network::Network},
     syntax::Fault,
 };
+use std::{ops::RangeInclusive, sync::Arc};
 
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
-    pub rules: List<Rule>,
+    pub rules: Rules,
 }
 
 impl Module for Conf {
@@ -17,6 +18,12 @@ impl Module for Conf {
         Directive::new("allow", LEVELS.or(LIMIT_EXCEPT), |conf| &mut conf.rules),
         Directive::new("deny", LEVELS.or(LIMIT_EXCEPT), |conf| &mut conf.rules),
     ];
+
+    fn enter(this: &mut Arc<Self>, _level: Contexts) {
+        if !this.rules.inherited && !this.rules.list.is_empty() {
+            Arc::make_mut(this).rules.inherited = true;
+        }
+    }
 }
 
 impl Room for Conf {
@@ -34,11 +41,42 @@ pub enum Verdict {
 
 /// The access phase: the first rule that fits decides.
 pub fn check(exchange: &Exchange) -> Verdict {
-    let rules = &exchange.location.settings.access.rules;
+    let rules = &exchange.location.settings.access.rules.list;
     match rules.iter().find(|rule| rule.of.contains(exchange.connection.remote_ip_address())) {
         None => Verdict::Unasked,
         Some(Rule { allow: true, .. }) => Verdict::Allowed,
         Some(Rule { allow: false, .. }) => Verdict::Denied,
+    }
+}
+
+/// The rules of a level. Both directives fill one list, which one mention of either begins anew.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub list: Vec<Rule>,
+    /// They are those of the level above.
+    inherited: bool,
+}
+
+impl Slot for Rules {
+    fn fill(&mut self, args: &Args<'_>) -> Result<(), Fault> {
+        let rule = Rule::from_args(args)?;
+        if std::mem::take(&mut self.inherited) {
+            self.list.clear();
+        }
+        self.list.push(rule);
+        Ok(())
+    }
+
+    fn repeats(&self) -> bool {
+        true
+    }
+
+    fn takes(&self) -> RangeInclusive<usize> {
+        Rule::TAKES
+    }
+
+    fn block(&self) -> bool {
+        false
     }
 }
 
@@ -58,5 +96,24 @@ impl FromArgs for Rule {
             args.scope.fault(Fault::at(word.span, text).warn());
         }
         Ok(Self { allow: args.statement.name.value == b"allow", of })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::get;
+
+    #[test]
+    fn the_first_rule_that_fits_decides_and_a_level_with_rules_hides_those_above() {
+        for (rules, status) in [
+            ("allow 127.0.0.1; deny all;", 404),
+            ("deny 127.0.0.1; allow all;", 403),
+            ("allow 10.0.0.0/8; deny all;", 403),
+            ("deny all; location /x { allow 127.0.0.1; deny all; }", 404),
+            ("deny all; location /x { }", 403),
+            ("allow all; location /x { deny all; }", 403),
+        ] {
+            assert_eq!(get(&format!("location / {{ {rules} }}"), "/x").status, status, "{rules}");
+        }
     }
 }

@@ -18,12 +18,13 @@ use bytes::Bytes;
 use hyper::body::{Frame, Incoming};
 use std::{
     error::Error,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
+use tokio::time::Instant;
 
 /// A request as it goes to every peer that is asked.
 pub struct Request {
@@ -98,7 +99,7 @@ async fn over(
     job: &Job<'_>,
     request: &Request,
 ) -> Result<Answer, Failure> {
-    if link.sender.ready().await.is_err() {
+    if poll_fn(|cx| link.poll_ready(cx)).await.is_err() {
         return Err(Failure::Closed);
     }
     link.requests += 1;
@@ -109,7 +110,7 @@ async fn over(
     };
     let message = heads::framing::request(request.framing, request.head_only, request.keepalive, body);
     let sending = link.sender.send_request(message);
-    let response = patiently(&link.side, job, sending).await;
+    let response = patiently(&mut link, job, sending).await;
     attempt.sent = link.side.sent_now() > 0;
     exchange.note_traffic(&link.side);
     let incoming = response?.map_err(|error| failure(&link.side, &error))?.into_body();
@@ -122,17 +123,25 @@ async fn over(
 }
 
 /// Waits for an answer as long as bytes move: `_send_timeout` between writes, `_read_timeout` for the head.
-async fn patiently<T>(side: &ClientSide, job: &Job<'_>, sending: impl Future<Output = T>) -> Result<T, Failure> {
+async fn patiently<T>(link: &mut Link, job: &Job<'_>, sending: impl Future<Output = T>) -> Result<T, Failure> {
     let mut sending = std::pin::pin!(sending);
-    loop {
-        let moved = side.sent_now() + side.received_now();
-        let limit = if side.write_blocked() { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
-        match tokio::time::timeout(limit, sending.as_mut()).await {
-            Ok(answer) => return Ok(answer),
-            Err(_) if side.sent_now() + side.received_now() > moved => {}
-            Err(_) => return Err(Failure::Timeout),
+    let mut moved = 0;
+    let mut until = Instant::now();
+    poll_fn(|cx| {
+        link.drive(cx);
+        // It can only be ready because of what was just driven.
+        if let Poll::Ready(answer) = sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Poll::Ready(Ok(answer));
         }
-    }
+        let counted = 1 + link.side.sent_now() + link.side.received_now();
+        if counted != moved {
+            moved = counted;
+            let blocked = link.side.write_blocked();
+            until = Instant::now() + if blocked { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
+        }
+        link.deadline.poll(cx, until).map(|()| Err(Failure::Timeout))
+    })
+    .await
 }
 
 /// Why there is no answer: what our head parser said, or what hyper says.

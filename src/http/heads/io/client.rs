@@ -30,9 +30,14 @@ pub fn client<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (ClientIo<S>, Cli
     (ClientIo(handle.clone()), handle)
 }
 
-/// hyper's settings that this needs.
+/// The most hyper reads at once and holds back before it writes. Bytes.
+const BUFFER: usize = 64 * 1024;
+
+/// hyper's settings that this needs: moderate buffers.
 pub fn client_builder() -> hyper::client::conn::http1::Builder {
-    hyper::client::conn::http1::Builder::new()
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(BUFFER);
+    builder
 }
 
 /// What hyper's client connection reads and writes.

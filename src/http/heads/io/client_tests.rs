@@ -117,8 +117,7 @@ fn heads_go_out_and_come_in_as_they_are_however_they_arrive() {
         let got = once("GET", answer, step).expect("an answer");
         assert_eq!((got.head.status, &*got.head.status_line), (203, &b"203 Fine By Me"[..]));
         let fields: Vec<_> = got.head.fields.iter().map(|field| (&*field.name, &*field.value)).collect();
-        let expected =
-            [(&b"SERVER"[..], &b"odd"[..]), (b"x-a_b", b"1"), (b"X@", b"2"), (b"Content-Length", b"5")];
+        let expected = [(&b"SERVER"[..], &b"odd"[..]), (b"x-a_b", b"1"), (b"X@", b"2"), (b"Content-Length", b"5")];
         assert_eq!(fields, expected);
         assert_eq!((&got.body[..], got.whole), (&b"hello"[..], true));
         assert_eq!(got.head.length, answer.len() - 5);
@@ -225,7 +224,8 @@ fn interim_answers_are_passed_over_and_early_hints_handed_out() {
 
 #[test]
 fn a_connection_serves_several_requests() {
-    let heads = ["GET /1 HTTP/1.1\r\nA: 1\r\n\r\n", "POST /2 HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\n", "PUT /3 HTTP/1.1\r\n\r\n"];
+    let heads =
+        ["GET /1 HTTP/1.1\r\nA: 1\r\n\r\n", "POST /2 HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\n", "PUT /3 HTTP/1.1\r\n\r\n"];
     let got = beside(
         |mut sender, handle| async move {
             let mut bodies = Vec::new();
@@ -246,7 +246,9 @@ fn a_connection_serves_several_requests() {
             let mut body = [0; 5];
             far.read_exact(&mut body).await.expect("a body");
             assert_eq!(&body, b"hello");
-            far.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n").await.expect("w");
+            far.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n")
+                .await
+                .expect("w");
             assert_eq!(read_head(&mut far).await, heads[2]);
             let mut body = [0; 20];
             far.read_exact(&mut body).await.expect("a body");
@@ -296,7 +298,9 @@ fn an_answer_may_come_before_the_request_is_sent() {
         },
         |mut far| async move {
             read_head(&mut far).await;
-            far.write_all(b"HTTP/1.1 413 Too Much\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno").await.expect("w");
+            far.write_all(b"HTTP/1.1 413 Too Much\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+                .await
+                .expect("w");
             let mut all = Vec::new();
             let _: std::io::Result<usize> = far.read_to_end(&mut all).await;
         },

@@ -32,11 +32,13 @@ pub fn server<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (ServerIo<S>, Ser
     (handle.io(), handle)
 }
 
-/// hyper's settings that this needs: nothing added to heads, no timers, and no more room than the tiny heads need until
-/// a body comes.
+/// The most hyper reads at once and holds back before it writes. Bytes.
+const BUFFER: usize = 64 * 1024;
+
+/// hyper's settings that this needs: nothing added to heads, no timers, moderate buffers.
 pub fn server_builder() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.auto_date_header(false).header_read_timeout(None).half_close(false).keep_alive(true);
+    builder.auto_date_header(false).header_read_timeout(None).half_close(false).keep_alive(true).max_buf_size(BUFFER);
     builder
 }
 
@@ -91,6 +93,11 @@ struct Core<S> {
     /// Of a head that has come in part.
     parser: Option<Box<Parser>>,
     swap: Swap,
+}
+
+#[cfg(test)]
+pub(super) const fn core_size<S>() -> usize {
+    size_of::<RefCell<Core<S>>>()
 }
 
 /// What hyper may read now.
@@ -182,12 +189,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
         let Some(wire) = &mut core.wire else { return Poll::Ready(Err(Stop::Closed)) };
         let mut parser = core.parser.take();
         // What is left of an earlier read comes first.
-        if parser.is_none() && !wire.rest.is_empty() {
-            let mut fresh = Parser::default();
-            match fresh.parse(&wire.rest, servers) {
-                Progress::Complete(n) => return Poll::Ready(Ok(fresh.finish(wire.take(n)))),
+        if !wire.rest.is_empty() {
+            let mut kept = parser.take().unwrap_or_default();
+            match kept.parse(&wire.rest, servers) {
+                Progress::Complete(n) => return Poll::Ready(Ok(kept.finish(wire.take(n)))),
                 Progress::Refused(refusal) => return Poll::Ready(Err(Stop::Refused(refusal))),
-                Progress::Partial => parser = Some(Box::new(fresh)),
+                Progress::Partial if kept.is_blank() => wire.advance(wire.rest.len()),
+                Progress::Partial => parser = Some(kept),
             }
         }
         loop {
@@ -198,6 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
                     match fresh.parse(bytes, servers) {
                         Progress::Complete(n) => (n, Some(Ok(fresh.finish(Bytes::copy_from_slice(&bytes[..n]))))),
                         Progress::Refused(refusal) => (0, Some(Err(Stop::Refused(refusal)))),
+                        Progress::Partial if fresh.is_blank() => (bytes.len(), None),
                         Progress::Partial => {
                             parser = Some(Box::new(fresh));
                             (0, None)

@@ -123,10 +123,7 @@ fn refused_requests_are_answered_and_the_connection_closes() {
 #[test]
 fn a_refused_request_behind_a_good_one_is_answered_in_turn() {
     let (output, _) = run(talk(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET\r\n", 4096, false));
-    assert_eq!(
-        output,
-        ours("[GET /1 HTTP/1.1]Host=x;") + "HTTP/1.1 400 refused\r\nConnection: close\r\n\r\n"
-    );
+    assert_eq!(output, ours("[GET /1 HTTP/1.1]Host=x;") + "HTTP/1.1 400 refused\r\nConnection: close\r\n\r\n");
 }
 
 #[test]
@@ -371,5 +368,65 @@ fn huge_bodies_go_both_ways_over_tcp() {
         };
         let (ended, ()) = tokio::join!(serving, client);
         assert_eq!(ended, Ended::Closed);
+    });
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    let shared = size_of::<super::side::ServerShared>();
+    let core = super::server::core_size::<tokio::net::TcpStream>();
+    assert!(shared + core < 512, "{shared} + {core}");
+}
+
+#[test]
+fn nobody_waits_in_vain_for_a_continue_unless_it_is_meant() {
+    let request = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc";
+    let answer = |skip: bool| {
+        run(talk_to(request, 4096, false, move |side, _, body| async move {
+            if skip {
+                side.skip_continue();
+            }
+            side.discard(body);
+            Answer::new(Framing::Length(2), "ok")
+        }))
+        .0
+    };
+    assert_eq!(answer(false), format!("HTTP/1.1 100 Continue\r\n\r\n{}", ours("ok")));
+    assert_eq!(answer(true), ours("ok"));
+}
+
+#[test]
+fn empty_lines_without_end_take_no_memory() {
+    run(async {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let (_, handle) = super::server(near);
+        let client = async {
+            far.write_all(&b"\r\n".repeat(50_000)).await.expect("written");
+            far.write_all(b"GET /late HTTP/1.0\r\n\r\n").await.expect("written");
+        };
+        let limits = Limits::default();
+        let (head, ()) = tokio::join!(handle.next_head(&limits), client);
+        assert_eq!(head.expect("a head").target, "/late");
+        assert!(handle.buffered().is_empty() && !handle.head_begun());
+    });
+}
+
+#[test]
+fn bytes_of_another_protocol_can_be_looked_at_first() {
+    run(async {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let (_, handle) = super::server(near);
+        far.write_all(b"PROXY x\r\nGET /a HTTP/1.0\r\n").await.expect("written");
+        assert!(handle.wait().await.expect("read"));
+        assert!(handle.buffered().starts_with(b"PROXY x\r\n"));
+        handle.consume(9);
+        handle.unread(b"\r\n");
+        far.write_all(b"A: b\r\n\r\nrest").await.expect("written");
+        let head = handle.next_head(&Limits::default()).await.expect("a head");
+        assert_eq!((&*head.target, head.fields.len()), (&b"/a"[..], 1));
+        drop(far);
+        let mut rest = String::new();
+        handle.tunnel().expect("the stream").read_to_string(&mut rest).await.expect("read");
+        assert_eq!(rest, "rest");
     });
 }

@@ -55,7 +55,7 @@ impl Meter {
         self.write_blocked.get()
     }
 
-    /// A part of the message under way is wanted and has not come: of the request's body (server), of the answer
+    /// A part of the message under way is wanted and has not come: of the request's body (server), of the answer's head
     /// (client).
     pub fn read_waiting(&self) -> bool {
         self.read_waiting.get()
@@ -126,6 +126,7 @@ impl Outgoing {
 
 /// What a server is asked: a request, or one that nginx refuses.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is moved twice in its life, and almost always the large one")]
 pub enum Asked {
     /// To be served.
     Request(RequestHead),
@@ -141,7 +142,10 @@ pub struct ServerSide(Rc<ServerShared>);
 pub(super) struct ServerShared {
     pub(super) meter: Meter,
     pub(super) out: Outgoing,
-    asked: RefCell<Option<Asked>>,
+    /// Boxed, so that an idle connection has no room for it.
+    asked: RefCell<Option<Box<Asked>>>,
+    /// The client waits for `100 Continue`.
+    expects: Cell<bool>,
     /// The answer's body is over as far as we are concerned.
     body_done: Cell<bool>,
     /// … and every byte of it is with the peer's kernel.
@@ -161,7 +165,7 @@ impl Deref for ServerSide {
 impl ServerSide {
     /// What the client asked: for the service hyper calls, once per request.
     pub fn take_asked(&self) -> Option<Asked> {
-        self.0.asked.take()
+        self.0.asked.take().map(|asked| *asked)
     }
 
     /// Sets the head that goes out in place of hyper's, down to and with the empty line. It may be empty (HTTP/0.9).
@@ -170,12 +174,18 @@ impl ServerSide {
         self.0.out.head.set(Some(head.into()));
     }
 
-    /// Sends `100 Continue` unless it was sent or the answer has begun (`ngx_http_test_expect`). hyper does so by itself
-    /// when the body of a request is read that asked for it; this is for where nginx is earlier.
+    /// Sends `100 Continue` if the client waits for it, unless it was sent or the answer has begun
+    /// (`ngx_http_test_expect`). hyper does so by itself when such a request's body is read; this is for where nginx is
+    /// earlier.
     pub fn send_continue(&self) {
-        if !self.0.out.continued.replace(true) {
+        if self.0.expects.get() && !self.0.out.continued.replace(true) {
             self.send_interim(&b"HTTP/1.1 100 Continue\r\n\r\n"[..]);
         }
+    }
+
+    /// Lets the client wait in vain: the answer is on its way (`r->expect_tested = 1`, for 413).
+    pub fn skip_continue(&self) {
+        self.0.out.continued.set(true);
     }
 
     /// Sends an interim answer, whole, unless the answer has begun: early hints.
@@ -192,8 +202,9 @@ impl ServerSide {
     }
 
     /// The rest of a request's body that nobody wants. Never drop one that has not ended: hyper would close the
-    /// connection; nginx reads on (`ngx_http_discard_request_body`).
+    /// connection; nginx reads on (`ngx_http_discard_request_body`), and says `100 Continue` first.
     pub fn discard(&self, body: hyper::body::Incoming) {
+        self.send_continue();
         if !http_body::Body::is_end_stream(&body) {
             *self.0.discarding.borrow_mut() = Some(body);
         }
@@ -216,7 +227,8 @@ impl ServerSide {
         shared.body_done.set(false);
         shared.flushed.set(false);
         shared.bad_body.set(false);
-        *shared.asked.borrow_mut() = Some(asked);
+        shared.expects.set(matches!(&asked, Asked::Request(head) if head.expect_continue));
+        *shared.asked.borrow_mut() = Some(Box::new(asked));
     }
 
     /// hyper has no bytes left to write, and neither have we.
@@ -266,6 +278,8 @@ pub(super) struct ClientShared {
     pub(super) head_size: Cell<usize>,
     response: RefCell<Option<ResponseHead>>,
     interim: RefCell<Vec<ResponseHead>>,
+    /// Bytes of early hints so far.
+    interim_size: Cell<usize>,
     interim_waker: Cell<Option<Waker>>,
     fault: RefCell<Option<HeadError>>,
 }
@@ -290,6 +304,7 @@ impl ClientSide {
         shared.head_size.set(answer_size);
         shared.response.take();
         shared.interim.borrow_mut().clear();
+        shared.interim_size.set(0);
         shared.fault.take();
     }
 
@@ -303,7 +318,8 @@ impl ClientSide {
         self.0.fault.take()
     }
 
-    /// The next early hints (103) of the answer under way, as they come.
+    /// The next early hints (103) of the answer under way, as they come. What goes beyond the size of a head is dropped
+    /// (nginx: `upstream sent too big early hints`).
     pub fn poll_interim(&self, cx: &mut Context<'_>) -> Poll<ResponseHead> {
         let mut interim = self.0.interim.borrow_mut();
         if interim.is_empty() {
@@ -322,6 +338,11 @@ impl ClientSide {
     }
 
     pub(super) fn hint(&self, head: ResponseHead) {
+        let size = self.0.interim_size.get() + head.length;
+        self.0.interim_size.set(size);
+        if size > self.0.head_size.get() {
+            return;
+        }
         self.0.interim.borrow_mut().push(head);
         if let Some(waker) = self.0.interim_waker.take() {
             waker.wake();

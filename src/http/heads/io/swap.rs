@@ -222,3 +222,121 @@ fn poll_some<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use tokio::io::ReadBuf;
+
+    /// A stream that takes few bytes at a time, and nothing every other time.
+    struct Narrow {
+        out: Vec<u8>,
+        width: usize,
+        vectored: bool,
+        blocked: bool,
+    }
+
+    impl AsyncRead for Narrow {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            parts: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.blocked = !self.blocked;
+            if self.blocked {
+                return Poll::Pending;
+            }
+            let parts = if self.vectored { parts } else { &parts[..1] };
+            let all: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).take(self.width).collect();
+            self.out.extend_from_slice(&all);
+            Poll::Ready(Ok(all.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Writes `parts` as hyper would, through a stream of that width, with `head` in place of hyper's.
+    fn write(parts: &[&[u8]], head: &'static str, width: usize, vectored: bool, continued: bool) -> String {
+        let mut wire = Wire::new(Narrow { out: Vec::new(), width, vectored, blocked: false });
+        let (out, meter, mut swap) = (Outgoing::default(), Meter::default(), Swap::Head);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        out.head.set(Some(Bytes::from_static(head.as_bytes())));
+        out.continued.set(continued);
+        let mut left: Vec<&[u8]> = parts.to_vec();
+        let mut swaps = 0;
+        while left.iter().any(|part| !part.is_empty()) {
+            let slices: Vec<_> = left.iter().map(|part| IoSlice::new(part)).collect();
+            if let Poll::Ready(result) = swap.poll_write(&mut wire, cx, &slices, &out, &meter) {
+                let (mut n, swapped) = result.expect("written");
+                assert!(n > 0, "hyper would take nothing for an error");
+                swaps += usize::from(swapped);
+                for part in &mut left {
+                    let here = n.min(part.len());
+                    *part = &part[here..];
+                    n -= here;
+                }
+            }
+        }
+        while poll_queued(&mut wire, cx, &out, &meter).is_pending() {}
+        assert_eq!((swaps, meter.sent()), (1, wire.stream_ref().out.len() as u64));
+        String::from_utf8(wire.into_parts().0.out).expect("text")
+    }
+
+    #[test]
+    fn a_head_is_swapped_however_it_is_written() {
+        let theirs = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx: \ry\r\n\r\n";
+        let ours = "HTTP/1.1 200 Fine\r\nServer: us\r\n\r\n";
+        for width in [1, 2, 5, 30, 40, 1000] {
+            for vectored in [false, true] {
+                let text = write(&[theirs, b"he", b"", b"llo"], ours, width, vectored, false);
+                assert_eq!(text, format!("{ours}hello"));
+                let text = write(&[&[&theirs[..], b"hello"].concat()], ours, width, vectored, false);
+                assert_eq!(text, format!("{ours}hello"));
+                assert_eq!(write(&[theirs], ours, width, vectored, false), ours);
+                assert_eq!(write(&[theirs, b"all"], "", width, vectored, false), "all");
+                for cut in 1..theirs.len() {
+                    let text = write(&[&theirs[..cut], &theirs[cut..], b"hello"], ours, width, vectored, false);
+                    assert_eq!(text, format!("{ours}hello"), "cut at {cut}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hypers_continue_passes_unless_it_was_sent() {
+        let theirs = [CONTINUE, b"HTTP/1.1 200 OK\r\n\r\n", b"body"].concat();
+        let expected = "HTTP/1.1 100 Continue\r\n\r\nours\r\n\r\nbody";
+        for width in [1, 7, 26, 1000] {
+            assert_eq!(write(&[&theirs], "ours\r\n\r\n", width, true, false), expected);
+            assert_eq!(write(&[&theirs], "ours\r\n\r\n", width, true, true), &expected[25..]);
+        }
+    }
+
+    #[test]
+    fn many_parts_go_out_in_order() {
+        let parts: Vec<Vec<u8>> = (0..50).map(|i| format!("{i},").into_bytes()).collect();
+        let mut all: Vec<&[u8]> = vec![b"GET / HTTP/1.1\r\n\r\n"];
+        all.extend(parts.iter().map(Vec::as_slice));
+        let body: String = (0..50).map(|i| format!("{i},")).collect();
+        for width in [3, 10_000] {
+            assert_eq!(write(&all, "PUT\r\n\r\n", width, true, false), format!("PUT\r\n\r\n{body}"));
+        }
+    }
+}

@@ -114,7 +114,10 @@ mod tests {
 
     #[test]
     fn what_nginx_refuses_has_no_host() {
-        for text in ["", ".", ":80", "a..b", "a b", "a/b", "a@b", "a:8x", "a:65536", "a:100000", "[::1", "[::1]x", "a\0", "[%1]", "a:1:2"] {
+        for text in [
+            "", ".", ":80", "a..b", "a b", "a/b", "a@b", "a:8x", "a:65536", "a:100000", "[::1", "[::1]x", "a\0",
+            "[%1]", "a:1:2",
+        ] {
             assert_eq!(Host::parse(&Bytes::from(text)), None, "{text}");
         }
     }

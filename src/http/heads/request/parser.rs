@@ -69,6 +69,11 @@ impl Parser {
         }
     }
 
+    /// Nothing but empty lines has come: they need not be kept, and a new parser may begin behind them.
+    pub fn is_blank(&self) -> bool {
+        !self.line_complete && self.line.at_start()
+    }
+
     /// The head, of the bytes that were complete: as many as [`Progress::Complete`] said.
     pub fn finish(self, bytes: Bytes) -> RequestHead {
         self.head(&bytes)
@@ -125,7 +130,10 @@ impl Parser {
                 Step::End => return self.head_done(visible, &limits).map(|()| true),
                 Step::Invalid => {
                     let picture = self.field.picture(visible);
-                    return Err(Fault::new(400, [b"client sent invalid header line: \"", &picture[..], b"\""].concat()));
+                    return Err(Fault::new(
+                        400,
+                        [b"client sent invalid header line: \"", &picture[..], b"\""].concat(),
+                    ));
                 }
             }
         }

@@ -52,9 +52,8 @@ impl CgiParser {
                 (Some(index), _) => {
                     self.text = Some(index);
                     let value = parser.spans[index].value(bytes);
-                    number(value).ok_or_else(|| {
-                        HeadError::invalid(&[b"upstream sent invalid status \"", value, b"\""])
-                    })?
+                    number(value)
+                        .ok_or_else(|| HeadError::invalid(&[b"upstream sent invalid status \"", value, b"\""]))?
                 }
                 (None, true) => 302,
                 (None, false) => 200,
@@ -83,7 +82,7 @@ impl CgiParser {
 
 /// The first three digits.
 fn number(text: &[u8]) -> Option<u16> {
-    text.get(..3)?.iter().try_fold(0, |number, byte| {
-        byte.is_ascii_digit().then(|| number * 10 + u16::from(byte - b'0'))
-    })
+    text.get(..3)?
+        .iter()
+        .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u16::from(byte - b'0')))
 }

@@ -55,7 +55,8 @@ impl Facts {
             let before = &spans[usize::from(first) - 1];
             let pair = |span: &Span| [span.name(bytes), b": ", span.value(bytes)].concat();
             let (now, before) = (pair(span), pair(before));
-            let text = [b"upstream sent duplicate header line: \"", &now[..], b"\", previous value: \"", &before, b"\""];
+            let text =
+                [b"upstream sent duplicate header line: \"", &now[..], b"\", previous value: \"", &before, b"\""];
             if matches!(kind, Kind::ContentLength | Kind::TransferEncoding) {
                 return Err(HeadError::invalid(&text));
             }

@@ -1,10 +1,7 @@
 //! What nginx makes of answers' heads. Rows marked with a star behave otherwise in nginx 1.22.1, which was asked about all
 //! of them; there the source of 1.31.5 is followed.
 
-use super::{
-    HeadError, Parser, Progress, ResponseHead,
-    cgi::CgiParser,
-};
+use super::{HeadError, Parser, Progress, ResponseHead, cgi::CgiParser};
 use bytes::Bytes;
 
 type Verdict = Result<Option<ResponseHead>, HeadError>;
@@ -168,10 +165,7 @@ fn a_head_must_fit_its_buffer() {
 #[test]
 fn early_hints_are_for_http_1_1_and_nothing_in_them_counts() {
     let hints = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\nContent-Length: x\r\nTransfer-Encoding: y\r\n\r\n";
-    assert_eq!(
-        words(parse(hints, 3, 1024)),
-        "103:103 Early Hints|Link=a;Content-Length=x;Transfer-Encoding=y;"
-    );
+    assert_eq!(words(parse(hints, 3, 1024)), "103:103 Early Hints|Link=a;Content-Length=x;Transfer-Encoding=y;");
     let old = b"HTTP/1.0 103 Early Hints\r\n\r\n";
     assert_eq!(words(parse(old, 3, 1024)), "upstream sent HTTP/1.0 response with early hints");
 }

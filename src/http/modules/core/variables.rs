@@ -61,6 +61,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable::new("pipe", |ex, out| put(out, if ex.connection.pipelined() { b"p" } else { b"." })),
     Variable::new("status", |ex, out| {
         let status = match ex.sent.status {
+            0 if ex.error_status != 0 => ex.overwritten_status.unwrap_or(ex.error_status),
             0 if ex.head.version < (1, 0) => 9,
             status => status,
         };
