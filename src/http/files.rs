@@ -40,6 +40,9 @@ pub fn path(exchange: &Exchange, uri: &[u8]) -> Option<Vec<u8>> {
     if place.alias {
         // An alias in a location given by an expression names the whole file.
         if location.regex {
+            if exchange.state.try_files.below_alias {
+                path.extend_from_slice(uri);
+            }
             return Some(path);
         }
         path.extend_from_slice(uri.strip_prefix(&location.name[..])?);

@@ -252,7 +252,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
     let mut deadline = Deadline::default();
     loop {
         let asked = match wait::next(&handle, &connection, idle, &mut hyper, &mut deadline).await {
-            Ok(head) => Asked::Request(Box::new(head)),
+            Ok(head) => Asked::Request(head),
             Err(wait::End::Stop(Stop::Refused(refusal))) => Asked::Refused(refusal),
             Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
                 service::log_unfinished(&connection, *refusal);

@@ -44,7 +44,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
         let connection = Rc::clone(&self.connection);
         Box::pin(async move {
             match connection.side.take_asked() {
-                Some(Asked::Request(head)) => answer(connection, *head, request.into_body()).await,
+                Some(Asked::Request(head)) => answer(connection, head, request.into_body()).await,
                 Some(Asked::Refused(refusal)) => refuse(connection, *refusal).await,
                 None => Err(NoAnswer),
             }
@@ -152,6 +152,12 @@ fn send(
     exchange.sent.status = response.status;
     exchange.sent.head = head.len() as u64;
     exchange.sent.text = head.clone();
+    // An error is answered at once; who waits for leave to send a body gets it from all other content.
+    let page_is_no_error = matches!(exchange.overwritten_status, Some(0 | 200));
+    match exchange.error_status != 0 && !page_is_no_error {
+        true => connection.side.skip_continue(),
+        false => connection.side.send_continue(),
+    }
     if let Some(rest) = exchange.body.take_unread() {
         connection.side.discard(rest);
     }

@@ -51,6 +51,9 @@ pub struct State {
     close: bool,
     /// Where a redirect of the server's own leads. It stays with the request when a page is shown in its place.
     pub location: Option<Bytes>,
+    /// The same for the range and the tag of what an unsatisfiable range was asked of.
+    pub content_range: Option<Bytes>,
+    pub etag: Option<Bytes>,
 }
 
 /// What is shown in the place of an error.
@@ -118,6 +121,12 @@ pub fn finish(exchange: &mut Exchange, response: &mut Response) {
     response.close |= state.close;
     if response.location.is_none() {
         response.location = state.location.take();
+    }
+    if let Some(range) = state.content_range.take() {
+        response.push(&b"Content-Range"[..], range);
+    }
+    if let Some(etag) = state.etag.take() {
+        response.push(&b"ETag"[..], etag);
     }
 }
 

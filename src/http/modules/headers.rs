@@ -44,6 +44,13 @@ impl Room for Conf {
     type State = ();
 }
 
+impl Conf {
+    /// Whether what is added depends on the request or the answer.
+    pub fn has_variables(&self) -> bool {
+        self.headers.all.iter().any(|header| header.value.as_literal().is_none())
+    }
+}
+
 /// Adds the fields (`ngx_http_headers_filter`).
 pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let conf = &exchange.location.settings.headers;

@@ -40,6 +40,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         return Phase::Continue(());
     }
     let conf = Arc::clone(&exchange.location.settings.index);
+    let mut folder_seen = false;
     for name in conf.names.iter().flat_map(|names| &names.0) {
         let literal = name.as_literal().is_some();
         let name = name.evaluate(exchange);
@@ -56,16 +57,50 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
             Ok(_) => {
                 return Phase::Break(Break::Redirect(Redirect::Path { path: uri, args: exchange.args.clone() }));
             }
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(error) => {
-                let status = if error.kind() == ErrorKind::PermissionDenied { 403 } else { 500 };
-                let text = format!("\"{}\" is forbidden ({})", String::from_utf8_lossy(&path), files::errno(&error));
-                exchange.log(Level::Err, &text);
-                return Phase::Break(Break::Status(status));
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if !folder_seen {
+                    test_folder(exchange, &path[..path.len() - name.len()])?;
+                    folder_seen = true;
+                }
             }
+            Err(error) => return refuse(exchange, &path, &error),
         }
     }
     Phase::Continue(())
+}
+
+/// Whether the folder itself is there, which only the first missing file makes doubtful (`ngx_http_index_test_dir`).
+fn test_folder(exchange: &Exchange, path: &[u8]) -> Phase {
+    let folder = match path {
+        [before @ .., b'/'] if !before.is_empty() => before,
+        whole => whole,
+    };
+    match files::stat(folder) {
+        Ok(found) if found.is_dir() => Phase::Continue(()),
+        Ok(_) => {
+            let text = format!("\"{}\" is not a directory", String::from_utf8_lossy(folder));
+            exchange.log(Level::Alert, &text);
+            Phase::Break(Break::Status(500))
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Phase::Continue(()),
+        Err(error) => refuse(exchange, path, &error),
+    }
+}
+
+/// `ngx_http_index_error`, and what nginx makes of errors that say nothing of the request.
+fn refuse(exchange: &Exchange, path: &[u8], error: &std::io::Error) -> Phase {
+    let name = String::from_utf8_lossy(path);
+    let long = error.raw_os_error() == Some(libc::ENAMETOOLONG);
+    let (level, text, status) = match error.kind() {
+        ErrorKind::PermissionDenied => (Level::Err, "is forbidden", 403),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => (Level::Err, "is not found", 404),
+        _ if long => (Level::Err, "is not found", 404),
+        _ => (Level::Crit, "failed", 500),
+    };
+    if status != 404 || exchange.location.settings.core.log_not_found {
+        exchange.log(level, &format!("\"{name}\" {text} ({})", files::errno(error)));
+    }
+    Phase::Break(Break::Status(status))
 }
 
 /// The names of one `index`.

@@ -32,7 +32,15 @@ impl Module for Conf {
 }
 
 impl Room for Conf {
-    type State = ();
+    type State = State;
+}
+
+/// What is remembered about a request.
+#[derive(Debug, Default)]
+pub struct State {
+    /// A file was found below the `alias` of a location given by an expression: the path stands behind the alias
+    /// (`r->add_uri_to_alias`).
+    pub below_alias: bool,
 }
 
 /// Looks the files up in order; the last word is not a file but what happens if none is there.
@@ -44,7 +52,15 @@ pub fn precontent(exchange: &mut Exchange) -> Phase {
     let Some(tries) = &conf.tries else { return Phase::Continue(()) };
     for file in &tries.files {
         let name: Bytes = file.name.evaluate_bytes(exchange);
-        let Some(mut path) = path(exchange, &name) else { continue };
+        let place = &exchange.location.settings.core.place;
+        let prefix = if place.alias && !exchange.location.regex { &exchange.location.name[..] } else { b"" };
+        // Under `alias` a name that begins as its location does, as `$uri` does, is taken without that beginning.
+        let name = match file.name.as_literal() {
+            None if name.starts_with(prefix) => name.slice(prefix.len()..),
+            _ => name,
+        };
+        let mut path = files::root(exchange);
+        path.extend_from_slice(&name);
         if file.directory {
             while path.len() > 1 && path.ends_with(b"/") {
                 path.pop();
@@ -54,11 +70,14 @@ pub fn precontent(exchange: &mut Exchange) -> Phase {
         if metadata.is_dir() != file.directory {
             continue;
         }
-        let uri = if exchange.location.settings.core.place.alias && !exchange.location.regex {
-            [&exchange.location.name[..], &name].concat().into()
-        } else {
-            name
-        };
+        let (alias, regex) = (place.alias, exchange.location.regex);
+        let uri: Bytes = if prefix.is_empty() { name } else { [prefix, &name].concat().into() };
+        if alias && regex {
+            if file.directory {
+                return Phase::Continue(());
+            }
+            exchange.state.try_files.below_alias = true;
+        }
         if exchange.path != uri {
             exchange.path = uri;
             exchange.pristine = false;
@@ -79,16 +98,6 @@ pub fn precontent(exchange: &mut Exchange) -> Phase {
             Phase::Break(Break::Redirect(Redirect::Path { path, args }))
         }
     }
-}
-
-/// Under `alias` the names are taken after the location's own prefix.
-fn path(exchange: &Exchange, name: &[u8]) -> Option<Vec<u8>> {
-    let place = &exchange.location.settings.core.place;
-    if place.alias && !exchange.location.regex {
-        let name = name.strip_prefix(&exchange.location.name[..]).unwrap_or(name);
-        return files::path(exchange, &[&exchange.location.name[..], name].concat());
-    }
-    files::path(exchange, name)
 }
 
 /// The files of one `try_files` and what stands at its end.

@@ -430,3 +430,54 @@ fn bytes_of_another_protocol_can_be_looked_at_first() {
         assert_eq!(rest, "rest");
     });
 }
+
+/// A request to come: what it looks like on the wire, and its body.
+fn any_request() -> impl proptest::strategy::Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    use proptest::prelude::*;
+    let body = prop::collection::vec(b'a'..=b'z', 0..20_000);
+    let chunks = prop::collection::vec((1..3000usize, "(;[ -~]{0,20}| )?"), 1..20);
+    let trailers = "([A-Z][a-z]{0,8}: [!-~]{0,9}\r\n){0,3}";
+    (body, any::<bool>(), chunks, trailers, "(\r?\n){0,2}").prop_map(|(body, chunked, chunks, trailers, before)| {
+        let mut text = before.into_bytes();
+        text.extend_from_slice(b"POST / HTTP/1.1\r\nHost: x\r\n");
+        if !chunked {
+            text.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+            text.extend_from_slice(&body);
+            return (text, body);
+        }
+        text.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+        let mut rest = &body[..];
+        for (size, extension) in chunks.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (chunk, behind) = rest.split_at((*size).min(rest.len()));
+            text.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+            text.extend_from_slice(chunk);
+            text.extend_from_slice(b"\r\n");
+            rest = behind;
+        }
+        text.extend_from_slice(format!("0\r\n{trailers}\r\n").as_bytes());
+        (text, body)
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_is_pipelined_comes_apart_again(
+        requests in proptest::collection::vec(any_request(), 1..6),
+        step in 1..9000usize,
+        fresh: bool,
+    ) {
+        let wire: Vec<u8> = requests.iter().flat_map(|(text, _)| text.iter().copied()).collect();
+        let (output, ended) = run(talk_to(&wire, step, fresh, |_, _, body| async move {
+            let body: Bytes = read(body).await.expect("a body").into();
+            Answer::new(Framing::Length(body.len() as u64), body)
+        }));
+        let expected: String = requests.iter().map(|(_, body)| ours(&String::from_utf8_lossy(body))).collect();
+        proptest::prop_assert_eq!(ended, Ended::Closed);
+        proptest::prop_assert!(output == expected);
+    }
+}
