@@ -16,6 +16,7 @@ pub const SERVER_VERSION: &str = "nginx/1.31.5";
 /// Tools (and nginx's own tests) look for `--with-http_…_module`, and for `--without-…` of what nginx has by default.
 pub const BUILT_IN: &[&str] = &[
     "--with-threads",
+    "--with-http_realip_module",
     "--with-http_stub_status_module",
     "--without-http-cache",
     "--without-http_auth_basic_module",

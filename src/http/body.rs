@@ -163,13 +163,15 @@ pub struct Outgoing {
     _guard: super::heads::BodyGuard,
     /// Bytes a second, if `limit_rate` is on, and what paces them.
     pace: Option<super::limit_rate::Pace>,
+    /// The body has failed, which hyper is told when everything before that is written.
+    failed: Option<BodyError>,
 }
 
 impl Outgoing {
     /// The body of an exchange's answer.
     pub fn new(body: Body, exchange: Box<Exchange>, guard: super::heads::BodyGuard) -> Self {
         let pace = super::limit_rate::Pace::of(&exchange);
-        Self { body, exchange: Some(exchange), _guard: guard, pace }
+        Self { body, exchange: Some(exchange), _guard: guard, pace, failed: None }
     }
 
     /// Ends the request: its log line is written when the last byte has left.
@@ -194,6 +196,15 @@ impl hyper::body::Body for Outgoing {
         if let Some(pace) = &mut this.pace {
             ready!(pace.poll_ready(cx));
         }
+        if let Some(error) = this.failed.take() {
+            let blocked = this.exchange.as_ref().is_some_and(|exchange| exchange.connection.side.write_blocked());
+            if blocked {
+                this.failed = Some(error);
+                return Poll::Pending;
+            }
+            this.finish(false);
+            return Poll::Ready(Some(Err(error)));
+        }
         match ready!(this.body.poll_next(cx)) {
             Some(Ok(piece)) => {
                 if let Some(pace) = &mut this.pace {
@@ -205,8 +216,10 @@ impl hyper::body::Body for Outgoing {
                 if let Some(exchange) = &this.exchange {
                     exchange.connection.broken.set(true);
                 }
-                this.finish(false);
-                Poll::Ready(Some(Err(error)))
+                // hyper throws away what it has not written yet when a body fails; asked again, it has written it.
+                this.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             None => {
                 this.finish(true);

@@ -15,7 +15,13 @@ use crate::{
     observe::error_log::{self, Level},
 };
 use bytes::Bytes;
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::{Duration, Instant}};
+use std::{
+    cell::RefCell,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How often a request may be sent to another location before it is stopped (`NGX_HTTP_MAX_URI_CHANGES`).
 pub const MAX_REDIRECTS: u8 = 10;
@@ -355,6 +361,30 @@ impl Exchange {
             return;
         }
         error_log::request_line(self, conf, level, message, upstream);
+    }
+
+    /// The client's address, as a trusted proxy names it or the connection has it; `None` on a unix socket.
+    pub fn remote_address(&self) -> Option<IpAddr> {
+        self.state.realip.as_ref().map_or_else(|| self.connection.remote_ip_address(), |real| Some(real.address))
+    }
+
+    /// `$remote_addr`.
+    pub fn remote_ip(&self) -> &str {
+        self.state.realip.as_ref().map_or_else(|| self.connection.remote_ip(), |real| &real.ip)
+    }
+
+    /// `$remote_port`.
+    pub fn remote_port(&self) -> &str {
+        self.state.realip.as_ref().map_or_else(|| self.connection.remote_port(), |real| &real.port)
+    }
+
+    /// `$binary_remote_addr`.
+    pub fn remote_binary(&self) -> smallvec::SmallVec<[u8; 16]> {
+        match self.remote_address() {
+            Some(IpAddr::V4(ip)) => smallvec::SmallVec::from_slice(&ip.octets()),
+            Some(IpAddr::V6(ip)) => smallvec::SmallVec::from_slice(&ip.octets()),
+            None => smallvec::SmallVec::from_slice(b"unix:"),
+        }
     }
 
     /// A request field by name, the first of several.

@@ -37,6 +37,11 @@ impl Network {
         Some(Self::Net { address: masked, bits, host_bits: masked != address })
     }
 
+    /// One address.
+    pub fn host(address: IpAddr) -> Self {
+        Self::Net { address, bits: if address.is_ipv4() { 32 } else { 128 }, host_bits: false }
+    }
+
     /// Whether bits outside the mask were written.
     pub fn has_host_bits(self) -> bool {
         matches!(self, Self::Net { host_bits: true, .. })

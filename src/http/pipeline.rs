@@ -6,7 +6,7 @@ use super::{
     exchange::Exchange,
     level::Location,
     location_tree::Outcome,
-    modules::{access, access_log, core, error_page, headers, rewrite, try_files},
+    modules::{access, access_log, core, error_page, headers, realip, rewrite, try_files},
     phase::{Break, Phase, Redirect},
     redirect,
     regex::{self, Regex},
@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Answers a request. `None`: the connection is to be closed without a word.
 pub async fn answer(exchange: &mut Exchange) -> Option<Response> {
+    // post-read
+    realip::replace(exchange);
     let ended = phases(exchange, Entry::Server).await;
     conclude(exchange, ended).await
 }
@@ -48,7 +50,7 @@ async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Response>
                     continue;
                 }
                 None => {
-                    exchange.state.error_page.etag = None;
+                    exchange.state.error_page.kept.remove("etag");
                     ended = special::response(exchange, status).into_phase();
                     continue;
                 }
@@ -83,6 +85,8 @@ async fn phases(exchange: &mut Exchange, from: Entry) -> Phase {
     while let rewrite::Outcome::Changed = rewrite::location(exchange)? {
         find_location(exchange)?;
     }
+    // preaccess
+    realip::replace(exchange);
     // access
     satisfy(exchange).await?;
     // precontent
@@ -166,6 +170,7 @@ fn follow(exchange: &mut Exchange, redirect: Redirect) -> Result<Entry, u16> {
         Redirect::Path { path, args } => {
             exchange.pristine = false;
             exchange.valid_location = true;
+            exchange.state.try_files.below_alias = false;
             exchange.path = path;
             exchange.args = args;
             exchange.location = Arc::clone(&exchange.server.base);

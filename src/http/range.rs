@@ -8,6 +8,7 @@ use super::{
     response::Response,
     validators,
 };
+use bytes::Bytes;
 use std::ops::Range;
 
 /// Cuts the answer down to what the client asked for.
@@ -44,8 +45,12 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
         Plan::Multi(parts) => multipart(response, &parts, length),
         Plan::Unsatisfiable => {
             // Like nginx's, the error's page comes with the range, and with the tag of what was asked for.
-            exchange.state.error_page.content_range = Some(ranges::unsatisfied(length).into());
-            exchange.state.error_page.etag = response.etag.take();
+            let kept = &mut exchange.state.error_page.kept;
+            if let Some(etag) = response.etag.take() {
+                kept.push(Bytes::from_static(b"ETag"), etag);
+            }
+            response.fields.iter().for_each(|field| kept.push(field.name.clone(), field.value.clone()));
+            kept.push(Bytes::from_static(b"Content-Range"), ranges::unsatisfied(length));
             return Err(416);
         }
     }

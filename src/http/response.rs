@@ -18,6 +18,8 @@ pub struct Response {
     pub content_type: Option<Bytes>,
     /// What `charset` appends.
     pub charset: Option<Bytes>,
+    /// The type as an upstream wrote it, and the charset in it: stays as it is unless either is changed.
+    pub content_type_as_sent: Option<(Bytes, Bytes)>,
     /// Length of the body, where it is known beforehand. For `HEAD`, of the body that is not sent.
     pub content_length: Option<u64>,
     /// Seconds since the epoch; sent as `Last-Modified` unless the fields hold one.
@@ -105,10 +107,7 @@ pub fn framing(exchange: &Exchange, response: &Response) -> Framing {
 /// The answer as `$sent_http_*` see it while `add_header` is at it: lines behind an empty first one.
 pub fn preview(response: &Response) -> Bytes {
     let mut out = b"\r\n".to_vec();
-    if let Some(kind) = &response.content_type {
-        let charset = response.charset.as_ref().map(|charset| [b"; charset=", &charset[..]].concat());
-        field(&mut out, b"Content-Type", &[kind, &charset.unwrap_or_default()[..]].concat());
-    }
+    content_type(&mut out, response);
     if let Some(length) = response.content_length {
         field(&mut out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
@@ -140,14 +139,8 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     if response.fields.get("date").is_none() {
         exchange.connection.worker.clock.write_date(&mut out);
     }
-    if let Some(content_type) = response.content_type.as_ref().filter(|kind| !kind.is_empty() && response.status != 204) {
-        out.extend_from_slice(b"Content-Type: ");
-        out.extend_from_slice(content_type);
-        if let Some(charset) = &response.charset {
-            out.extend_from_slice(b"; charset=");
-            out.extend_from_slice(charset);
-        }
-        out.extend_from_slice(b"\r\n");
+    if response.status != 204 {
+        content_type(&mut out, response);
     }
     if let Framing::Length(length) = framing {
         field(&mut out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
@@ -184,6 +177,17 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+fn content_type(out: &mut Vec<u8>, response: &Response) {
+    let Some(kind) = response.content_type.as_ref().filter(|kind| !kind.is_empty()) else { return };
+    match (&response.content_type_as_sent, &response.charset) {
+        (Some((whole, sent)), Some(charset)) if sent == charset && whole.starts_with(kind) => {
+            field(out, b"Content-Type", whole);
+        }
+        (_, Some(charset)) => field(out, b"Content-Type", &[kind, &b"; charset="[..], charset].concat()),
+        (_, None) => field(out, b"Content-Type", kind),
+    }
 }
 
 fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -8,8 +8,7 @@ use std::{fmt::Write, time::SystemTime};
 /// Writes a line about a request to every target of `conf` that keeps its level.
 pub fn request_line(exchange: &Exchange, conf: &Conf, level: Level, message: &str, upstream: Option<&str>) {
     let mut line = start(level);
-    let connection = &exchange.connection;
-    let _ = write!(line, "*{} {message}, client: {}", connection.serial, connection.remote_text());
+    let _ = write!(line, "*{} {message}, client: {}", exchange.connection.serial, exchange.remote_ip());
     let _ = write!(line, ", server: {}", String::from_utf8_lossy(&exchange.server.name));
     let _ = write!(line, ", request: \"{}\"", String::from_utf8_lossy(&exchange.head.line));
     if let Some(upstream) = upstream {

@@ -17,7 +17,7 @@ pub async fn linger<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connect
         return;
     }
     let end = Instant::now() + core.lingering_time.0;
-    let mut sink = [0; 4096];
+    let mut sink = vec![0; 4096];
     loop {
         let wait = core.lingering_timeout.0.min(end.saturating_duration_since(Instant::now()));
         match tokio::time::timeout(wait, tunnel.read(&mut sink)).await {

@@ -172,15 +172,6 @@ impl Connection {
         &self.texts().local_port
     }
 
-    /// `$binary_remote_addr`.
-    pub fn remote_binary(&self) -> smallvec::SmallVec<[u8; 16]> {
-        match self.remote_ip_address() {
-            Some(IpAddr::V4(ip)) => smallvec::SmallVec::from_slice(&ip.octets()),
-            Some(IpAddr::V6(ip)) => smallvec::SmallVec::from_slice(&ip.octets()),
-            None => smallvec::SmallVec::from_slice(b"unix:"),
-        }
-    }
-
     /// `$pipe`: whether the request was read together with the one before it.
     pub fn pipelined(&self) -> bool {
         false
@@ -244,7 +235,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
     if let Some(connection) = Rc::get_mut(&mut connection) {
         connection.side = handle.side().clone();
     }
-    if connection.with_host(|host| host.proxy_protocol) && !wait::proxy_header(&handle, &connection).await {
+    if connection.with_host(|host| host.proxy_protocol) && !Box::pin(wait::proxy_header(&handle, &connection)).await {
         return;
     }
     let mut hyper: Option<Pin<Box<http1::Connection<heads::ServerIo<S>, Service>>>> = None;
@@ -284,8 +275,9 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                 drop(hyper.take());
                 let switch = connection.tunnel.borrow_mut().take();
                 match switch {
-                    Some(switch) => service::tunnel(&handle, &connection, switch).await,
-                    None if linger => close::linger(&handle, &connection).await,
+                    // On the heap, so that an idle connection does not carry it.
+                    Some(switch) => Box::pin(service::tunnel(&handle, &connection, switch)).await,
+                    None if linger => Box::pin(close::linger(&handle, &connection)).await,
                     None => {}
                 }
                 connection.settle();

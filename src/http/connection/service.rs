@@ -78,6 +78,10 @@ async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::R
     let status = refusal.status;
     let mut under_way = UnderWay(Some(Box::new(exchange(&connection, refusal.head, RequestBody::default()))));
     let exchange = under_way.exchange();
+    if !exchange.head.target.is_empty() {
+        // Logs and error pages speak of what could be read.
+        let _ = place(exchange);
+    }
     exchange.log(Level::Info, &text);
     connection.broken.set(true);
     let response = pipeline::refuse(exchange, status).await;

@@ -42,7 +42,7 @@ pub enum Verdict {
 /// The access phase: the first rule that fits decides.
 pub fn check(exchange: &Exchange) -> Verdict {
     let rules = &exchange.location.settings.access.rules.list;
-    match rules.iter().find(|rule| rule.of.contains(exchange.connection.remote_ip_address())) {
+    match rules.iter().find(|rule| rule.of.contains(exchange.remote_address())) {
         None => Verdict::Unasked,
         Some(Rule { allow: true, .. }) => Verdict::Allowed,
         Some(Rule { allow: false, .. }) => Verdict::Denied,

@@ -5,6 +5,7 @@ use crate::{
     config::{Args, Directive, FromArgs, LEVELS, LEVELS_IF, List, Module, values::parse_number},
     http::{
         exchange::{Exchange, Method},
+        heads::Fields,
         phase::Redirect,
         response::Response,
         special, status,
@@ -51,9 +52,8 @@ pub struct State {
     close: bool,
     /// Where a redirect of the server's own leads. It stays with the request when a page is shown in its place.
     pub location: Option<Bytes>,
-    /// The same for the range and the tag of what an unsatisfiable range was asked of.
-    pub content_range: Option<Bytes>,
-    pub etag: Option<Bytes>,
+    /// Fields that stay with the request, too: those of what an unsatisfiable range was asked of.
+    pub kept: Fields,
 }
 
 /// What is shown in the place of an error.
@@ -122,11 +122,13 @@ pub fn finish(exchange: &mut Exchange, response: &mut Response) {
     if response.location.is_none() {
         response.location = state.location.take();
     }
-    if let Some(range) = state.content_range.take() {
-        response.push(&b"Content-Range"[..], range);
-    }
-    if let Some(etag) = state.etag.take() {
-        response.push(&b"ETag"[..], etag);
+    if !state.kept.is_empty() {
+        let mut fields = std::mem::take(&mut state.kept);
+        if let Some(etag) = response.etag.take() {
+            fields.push(Bytes::from_static(b"ETag"), etag);
+        }
+        response.fields.iter().for_each(|field| fields.push(field.name.clone(), field.value.clone()));
+        response.fields = fields;
     }
 }
 

@@ -96,6 +96,8 @@ modules! {
     index,
     map,
     proxy,
+    proxy_protocol,
+    realip,
     resolver,
     rewrite,
     server,

@@ -6,6 +6,7 @@ use crate::{
         Args, Directive, FromArgs, HTTP, Handle, Kind, List, Module, Registry, Scope, Slot, UPSTREAM,
         values::{Msec, Url, Wants, parse_number, parse_time, parse_url},
     },
+    http::exchange::Exchange,
     syntax::{Fault, Span, Stage, Word},
     upstream::{Address, Balance, Group, Keepalive, ServerLine},
 };
@@ -47,6 +48,28 @@ pub fn refer(url: &Url, word: &Word, default_port: u16, scope: &Scope<'_>) -> Ha
     scope.refer_noting(Kind::Upstream, &key(url), word.span, u32::from(default_port))
 }
 
+/// The group for an address that variables gave: an `upstream` of that name, or whoever a name is looked up to be
+/// (`ngx_http_upstream_init_request`).
+///
+/// # Errors
+/// The status, and the line for the error log.
+pub async fn reach(exchange: &Exchange, url: Url) -> Result<Arc<Group>, (u16, String)> {
+    if let Some(group) = exchange.http.group(&url.host, url.has_port.then_some(url.port)) {
+        return Ok(group);
+    }
+    let host = String::from_utf8_lossy(&url.host).into_owned();
+    if !url.unix && url.port == 0 {
+        return Err((500, format!("no port in upstream \"{host}\"")));
+    }
+    let mut addresses = url.addresses;
+    if addresses.is_empty() {
+        let resolved = super::resolver::resolve(exchange, &host).await.map_err(|text| (502, text))?;
+        addresses = resolved.into_iter().map(|ip| Address::Tcp((ip, url.port).into())).collect();
+    }
+    let name = if url.unix { format!("unix:{host}") } else { format!("{host}:{}", url.port) };
+    Group::implicit(name, addresses).map(Arc::new).map_err(|error| (500, error.to_string()))
+}
+
 /// The name under which an address is looked up.
 fn key(url: &Url) -> Vec<u8> {
     if url.unix {
@@ -57,11 +80,13 @@ fn key(url: &Url) -> Vec<u8> {
 
 /// A group of all addresses of one name (`ngx_http_upstream_init_round_robin` without servers).
 fn implicit(name: &[u8], at: Span, default_port: u32, conf: &Conf, scope: &Scope<'_>) -> Result<Group, Fault> {
-    let text = String::from_utf8_lossy(name).into_owned();
-    let settling = |what: &str| Fault::at(at, format!("{what} in upstream \"{text}\"")).when(Stage::Settling);
     let default_port = u16::try_from(default_port).unwrap_or(0);
-    let wants = Wants { resolve: true, default_port, ..Wants::default() };
-    let url = parse_url(name, wants, scope).map_err(settling)?;
+    let wants = Wants { default_port, ..Wants::default() };
+    let written = parse_url(name, wants, scope);
+    // nginx names the host alone; the port is that of whoever refers to it.
+    let text = String::from_utf8_lossy(written.as_ref().map_or(name, |url| &url.host[..])).into_owned();
+    let settling = |what: &str| Fault::at(at, format!("{what} in upstream \"{text}\"")).when(Stage::Settling);
+    let url = written.map_err(settling)?;
     if let Some(group) = conf.groups.iter().find(|group| url.has_port && group.name.as_bytes() == url.host) {
         let text = format!("upstream \"{}\" may not have port {}", group.name, url.port);
         return Err(Fault::at(at, text).when(Stage::Settling).also(group.span, "this upstream"));
@@ -69,8 +94,10 @@ fn implicit(name: &[u8], at: Span, default_port: u32, conf: &Conf, scope: &Scope
     if !url.unix && url.port == 0 {
         return Err(settling("no port"));
     }
+    let url = parse_url(name, Wants { resolve: true, ..wants }, scope).map_err(settling)?;
     let addresses = url.addresses.clone();
-    Group::implicit(text.clone(), addresses).map_err(|error| Fault::at(at, error.to_string()).when(Stage::Settling))
+    let name = String::from_utf8_lossy(name).into_owned();
+    Group::implicit(name, addresses).map_err(|error| Fault::at(at, error.to_string()).when(Stage::Settling))
 }
 
 /// One `upstream` block.

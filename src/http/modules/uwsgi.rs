@@ -5,7 +5,7 @@ use crate::{
     config::{
         Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
         Module,
-        values::{Wants, parse_number, parse_url},
+        values::{Wants, parse_known_url, parse_number, parse_url},
     },
     http::{
         exchange::Exchange,
@@ -15,6 +15,7 @@ use crate::{
     observe::error_log::Level,
     syntax::Fault,
     upstream::{
+        Group,
         pass::{self, Job, Passing, Rules, Wire, settings},
         wire::uwsgi,
     },
@@ -58,8 +59,17 @@ impl Room for Conf {
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let conf = Arc::clone(&exchange.location.settings.uwsgi);
     let Some(pass) = &conf.pass else { return Phase::Continue(()) };
-    let Some(group) = exchange.http.upstreams[pass.group.0 as usize].clone() else {
-        return Phase::Break(Break::Status(500));
+    let group = match pass {
+        Pass::Group(handle) => exchange.http.upstreams[handle.0 as usize].clone().ok_or((500, String::new())),
+        // On the heap: looking names up is large and rare, and every request carries what may be awaited.
+        Pass::Variable(template) => Box::pin(evaluated(exchange, &template.evaluate(exchange))).await,
+    };
+    let group = match group {
+        Ok(group) => group,
+        Err((status, text)) => {
+            exchange.log(Level::Err, &text);
+            return Phase::Break(Break::Status(status));
+        }
     };
     pass::prepare(exchange, &conf.passing).await?;
     let packet = match packet(exchange, &conf) {
@@ -73,6 +83,22 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let wire = Wire::Cgi(packet);
     let job = Job { group, passing: &conf.passing, rules, wire, scheme: "uwsgi://", uri: Bytes::new() };
     pass::pass(exchange, job).await
+}
+
+/// `ngx_http_uwsgi_eval`: the address was made of variables.
+async fn evaluated(exchange: &Exchange, url: &[u8]) -> Result<Arc<Group>, (u16, String)> {
+    let rest = without_scheme(url).map_err(|text| (500, text.to_owned()))?;
+    let url = parse_known_url(rest, Wants::default())
+        .map_err(|error| (500, format!("{error} in upstream \"{}\"", String::from_utf8_lossy(rest))))?;
+    super::upstream::reach(exchange, url).await
+}
+
+fn without_scheme(url: &[u8]) -> Result<&[u8], &'static str> {
+    let starts = |scheme: &[u8]| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    if starts(b"suwsgi://") {
+        return Err("suwsgi protocol requires SSL support");
+    }
+    Ok(if starts(b"uwsgi://") { &url[8..] } else { url })
 }
 
 /// The packet: the parameters, then every field of the client that is not among them.
@@ -118,30 +144,23 @@ fn packet(exchange: &Exchange, conf: &Conf) -> Result<Bytes, uwsgi::TooLarge> {
 
 /// Where `uwsgi_pass` leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pass {
-    pub group: Handle,
+pub enum Pass {
+    Group(Handle),
+    Variable(Template),
 }
 
 impl FromArgs for Pass {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         let word = args.word(0);
         if memchr::memchr(b'$', &word.value).is_some() {
-            return Err(Fault::at(word.span, "\"uwsgi_pass\" with variables is not supported by this version"));
+            return Ok(Self::Variable(Template::compile(word, args.scope)?));
         }
-        let mut text = &word.value[..];
-        for scheme in [&b"uwsgi://"[..], b"suwsgi://"] {
-            if text.len() >= scheme.len() && text[..scheme.len()].eq_ignore_ascii_case(scheme) {
-                if scheme[0] == b's' {
-                    return Err(Fault::at(word.span, "suwsgi protocol requires SSL support"));
-                }
-                text = &text[scheme.len()..];
-            }
-        }
+        let text = without_scheme(&word.value).map_err(|text| Fault::at(word.span, text))?;
         let url = parse_url(text, Wants::default(), args.scope).map_err(|error| {
             let text = [error.as_bytes(), b" in upstream \"", text, b"\""].concat();
             Fault::at(word.span, text)
         })?;
-        Ok(Self { group: super::upstream::refer(&url, word, 0, args.scope) })
+        Ok(Self::Group(super::upstream::refer(&url, word, 0, args.scope)))
     }
 }
 
@@ -176,8 +195,7 @@ impl FromArgs for Modifier {
         let word = args.word(0);
         let number = parse_number(&word.value).ok_or_else(|| args.directive(word, "invalid number"))?;
         u8::try_from(number).map(Self).map_err(|_| {
-            let text = format!("value must be equal to or less than 255");
-            Fault::at(word.span, text)
+            Fault::at(word.span, "value must be between 0 and 255")
         })
     }
 }

@@ -8,6 +8,7 @@ use crate::{
         exchange::{Exchange, Method},
         heads::{Field, ResponseHead},
         phase::{Break, Phase, Redirect},
+        redirect,
         response::Response,
         uri,
     },
@@ -41,6 +42,11 @@ pub(super) async fn respond(
     began: Instant,
 ) -> Phase {
     let Answer { head, mut body } = answer;
+    if head.version == (0, 9) {
+        exchange.log_about(Level::Err, "upstream sent no valid HTTP/1.0 header", None);
+        // Then the client gets no head, either.
+        exchange.head.version = (0, 9);
+    }
     for warning in &head.warnings {
         exchange.log_about(Level::Warn, &String::from_utf8_lossy(warning), None);
     }
@@ -109,11 +115,14 @@ fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Respon
     if hidden && !job.passing.pass_header.iter().any(wanted) {
         return;
     }
-    if is(&"accept-ranges") {
-        return;
-    }
     if is(&"location") || is(&"refresh") {
         let rewritten = job.rules.redirect.and_then(|redirect| redirect(exchange, &field.value));
+        // What was rewritten becomes absolute, as redirects of our own do.
+        if let Some(location) = rewritten.as_ref().filter(|_| is(&"location")) {
+            let location = redirect::absolute(exchange, &Bytes::copy_from_slice(location));
+            response.fields.push(field.name.clone(), location);
+            return;
+        }
         response.fields.push(field.name.clone(), rewritten.map_or_else(|| field.value.clone(), Bytes::from));
         return;
     }
@@ -134,6 +143,7 @@ fn content_type(value: &Bytes, response: &mut Response) {
             let charset = charset.strip_prefix(b"\"").unwrap_or(charset);
             let charset = charset.strip_suffix(b"\"").unwrap_or(charset);
             response.content_type = Some(value.slice(..at));
+            response.content_type_as_sent = Some((value.clone(), Bytes::copy_from_slice(charset)));
             response.charset = Some(Bytes::copy_from_slice(charset));
             return;
         }

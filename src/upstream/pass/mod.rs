@@ -60,7 +60,7 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
     // From here on the request ends if its client leaves: nobody would read the answer.
     exchange.connection.abortable.set(true);
     let started = Instant::now();
-    let client = Client { address: exchange.connection.remote_ip_address() };
+    let client = Client { address: exchange.remote_address() };
     let mut selection = job.group.select(client);
     selection.limit_tries(job.passing.next_upstream_tries);
     let mut new_pass = !exchange.tries.is_empty();
@@ -80,10 +80,11 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         let (case, status) = match outcome {
             Ok(answer) => {
                 let status = answer.head.status;
-                match repeatable(status, selection.tries(), job.passing) {
-                    None => {
-                        return answer::respond(exchange, &job, answer, selection, attempt.began).await;
-                    }
+                let case = repeatable(status).filter(|case| {
+                    selection.tries() > 1 && attempt.may_go_on(exchange, job.passing, *case, started)
+                });
+                match case {
+                    None => return answer::respond(exchange, &job, answer, selection, attempt.began).await,
                     Some(case) => (Some(case), status),
                 }
             }
@@ -103,12 +104,7 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         if attempt.reused && case == cases::ERROR {
             selection.give_back_try();
         }
-        let non_idempotent = attempt.sent && matches!(exchange.method, Method::Post | Method::Lock | Method::Patch);
-        let case = if non_idempotent { case | cases::NON_IDEMPOTENT } else { case };
-        let limit = job.passing.next_upstream_timeout.0;
-        let late = !limit.is_zero() && started.elapsed() >= limit;
-        let spent = attempt.sent && exchange.body.is_streaming();
-        if selection.tries() == 0 || job.passing.next_upstream.0 & case != case || late || spent {
+        if selection.tries() == 0 || !attempt.may_go_on(exchange, job.passing, case, started) {
             return Phase::Break(Break::Status(status));
         }
     }
@@ -125,18 +121,17 @@ fn release(exchange: &Exchange, selection: &mut Selection, case: u32) -> bool {
 
 /// The case for which an answer with this status is not taken, if another peer may be asked
 /// (`ngx_http_upstream_test_next`).
-fn repeatable(status: u16, tries: usize, passing: &Passing) -> Option<u32> {
-    let case = match status {
-        500 => cases::HTTP_500,
-        502 => cases::HTTP_502,
-        503 => cases::HTTP_503,
-        504 => cases::HTTP_504,
-        403 => cases::HTTP_403,
-        404 => cases::HTTP_404,
-        429 => cases::HTTP_429,
-        _ => return None,
-    };
-    (tries > 1 && passing.next_upstream.0 & case == case).then_some(case)
+fn repeatable(status: u16) -> Option<u32> {
+    match status {
+        500 => Some(cases::HTTP_500),
+        502 => Some(cases::HTTP_502),
+        503 => Some(cases::HTTP_503),
+        504 => Some(cases::HTTP_504),
+        403 => Some(cases::HTTP_403),
+        404 => Some(cases::HTTP_404),
+        429 => Some(cases::HTTP_429),
+        _ => None,
+    }
 }
 
 /// One attempt at one peer.
@@ -152,7 +147,7 @@ impl Attempt {
     async fn ask(&mut self, exchange: &mut Exchange, job: &Job<'_>, peer: &Arc<Peer>) -> Result<Answer, Failure> {
         match &job.wire {
             Wire::Http(request) => http::ask(self, exchange, job, peer, request).await,
-            Wire::Cgi(packet) => raw::ask(self, exchange, job, peer, packet).await,
+            Wire::Cgi(packet) => Box::pin(raw::ask(self, exchange, job, peer, packet)).await,
         }
     }
 
@@ -179,6 +174,16 @@ impl Attempt {
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.header_ms = Some(self.elapsed_ms());
         }
+    }
+
+    /// Whether another peer may be asked in this case: `proxy_next_upstream` and its timeout, and what was sent.
+    fn may_go_on(&self, exchange: &Exchange, passing: &Passing, case: u32, started: Instant) -> bool {
+        let non_idempotent = self.sent && matches!(exchange.method, Method::Post | Method::Lock | Method::Patch);
+        let case = if non_idempotent { case | cases::NON_IDEMPOTENT } else { case };
+        let limit = passing.next_upstream_timeout.0;
+        let late = !limit.is_zero() && started.elapsed() >= limit;
+        let spent = self.sent && exchange.body.is_streaming();
+        passing.next_upstream.0 & case == case && !late && !spent
     }
 
     fn note_time(&self, exchange: &mut Exchange) {
@@ -237,22 +242,27 @@ pub async fn prepare(exchange: &mut Exchange, passing: &Passing) -> Phase {
     };
     match exchange.body.read(limits).await {
         Ok(()) => Phase::Continue(()),
+        Err(RequestBodyError::Gone) if exchange.connection.side.bad_body() => {
+            refuse_body(exchange, RequestBodyError::Bad)
+        }
         Err(error) => refuse_body(exchange, error),
     }
 }
 
 /// What becomes of a request whose body could not be read.
-fn refuse_body(exchange: &Exchange, error: RequestBodyError) -> Phase {
-    let (level, status) = match error {
-        RequestBodyError::TooLarge => (Level::Err, 413),
-        RequestBodyError::Timeout => (Level::Info, 408),
-        RequestBodyError::Bad => (Level::Info, 400),
-        RequestBodyError::Disk => (Level::Crit, 500),
-        RequestBodyError::Gone => {
-            exchange.log(Level::Info, &error.to_string());
-            return Phase::Break(Break::Close);
-        }
+fn refuse_body(exchange: &mut Exchange, error: RequestBodyError) -> Phase {
+    let (level, status, silent) = match error {
+        RequestBodyError::TooLarge => (Level::Err, 413, false),
+        RequestBodyError::Bad => (Level::Info, 400, false),
+        RequestBodyError::Disk => (Level::Crit, 500, false),
+        RequestBodyError::Timeout => (Level::Info, 408, true),
+        RequestBodyError::Gone => (Level::Info, 400, true),
     };
     exchange.log(level, &error.to_string());
+    if silent {
+        // Nobody is there to read an answer; the status is for the log.
+        exchange.sent.status = status;
+        return Phase::Break(Break::Close);
+    }
     Phase::Break(Break::Status(status))
 }

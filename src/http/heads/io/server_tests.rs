@@ -372,6 +372,14 @@ fn huge_bodies_go_both_ways_over_tcp() {
 }
 
 #[test]
+fn an_upgrade_that_is_not_taken_leaves_the_connection_as_it_was() {
+    let request = b"GET /1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    let (output, ended) = run(talk(&request.repeat(2), 4096, false));
+    assert_eq!(output, ours("[GET /1 HTTP/1.1]Host=x;Connection=Upgrade;Upgrade=h2c;").repeat(2));
+    assert_eq!(ended, Ended::Closed);
+}
+
+#[test]
 fn an_idle_connection_is_small() {
     let shared = size_of::<super::side::ServerShared>();
     let core = super::server::core_size::<tokio::net::TcpStream>();

@@ -195,8 +195,8 @@ impl ServerSide {
         }
     }
 
-    /// A guard to put into the answer's body, so that its end is noticed. See [`ServerHandle::is_idle`]
-    /// (super::ServerHandle::is_idle).
+    /// A guard to put into the answer's body, so that its end is noticed: without it the connection's task never sees
+    /// that the connection is idle again (`ServerHandle::is_idle`).
     pub fn guard(&self) -> BodyGuard {
         BodyGuard(self.clone())
     }

@@ -1,10 +1,10 @@
 //! Requests that try a server's patience, and what nginx makes of them.
 //!
-//! Each row was sent to a real nginx 1.22.1 with `return 200` and an `info` log. Where the source of 1.31.5 differs, the
-//! row follows it, and the last column says what 1.22.1 did. What follows the status is nginx's log text, or for served
-//! requests `$request_length|$request_uri|$host|$server_protocol|$request|$request_method`.
+//! Each row was sent to a real nginx 1.31.5 with `return 200` and an `info` log, and to 1.22.1. What follows the status
+//! is nginx's log text, or for served requests
+//! `$request_length|$request_uri|$host|$server_protocol|$request|$request_method`.
 
-/// Request, answer by 1.31.5, and what 1.22.1 did if that was something else.
+/// Request, answer, and what 1.22.1 did if that was something else.
 pub(super) const CASES: &[(&[u8], &[u8], &str)] = &[
     (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"200 27|/|x|HTTP/1.1|GET / HTTP/1.1|GET", ""),
     (b"\r\n\r\n\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", b"200 27|/|x|HTTP/1.1|GET / HTTP/1.1|GET", ""),

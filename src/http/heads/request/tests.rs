@@ -57,7 +57,7 @@ fn sized(line: usize, fields: &[usize]) -> Vec<u8> {
 
 #[test]
 fn lines_must_fit_nginxs_buffers() {
-    // Verified with nginx 1.22.1, except where there are no large buffers, which it does not let one configure.
+    // Verified with nginx, except where there are no large buffers, which it does not let one configure.
     let usual = Limits::default();
     let small = Limits { client_header_buffer_size: 64, large: (2, 256), ..usual };
     let cases = [

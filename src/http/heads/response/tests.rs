@@ -1,5 +1,4 @@
-//! What nginx makes of answers' heads. Rows marked with a star behave otherwise in nginx 1.22.1, which was asked about all
-//! of them; there the source of 1.31.5 is followed.
+//! What nginx 1.31.5 makes of answers' heads; it was asked. Rows marked with a star behave otherwise in 1.22.1.
 
 use super::{HeadError, Parser, Progress, ResponseHead, cgi::CgiParser};
 use bytes::Bytes;

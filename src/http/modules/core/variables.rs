@@ -4,19 +4,23 @@ use crate::http::{
     exchange::Exchange,
     variables::{Prefixed, Variable},
 };
+use crate::{
+    observe::error_log::Level,
+    upstream::wire::proxy_protocol::{Header, TlvError},
+};
 use bytes::Bytes;
 use std::io::Write;
 
 pub const VARIABLES: &[Variable] = &[
-    Variable::settable("args", |ex, out| put(out, &ex.args), set_args),
-    Variable::new("query_string", |ex, out| put(out, &ex.args)),
+    Variable::settable("args", |ex, out| put_some(out, &ex.args), set_args),
+    Variable::new("query_string", |ex, out| put_some(out, &ex.args)),
     Variable::new("is_args", |ex, out| put(out, if ex.args.is_empty() { b"" } else { b"?" })),
-    Variable::new("uri", |ex, out| put(out, &ex.path)),
-    Variable::new("document_uri", |ex, out| put(out, &ex.path)),
-    Variable::new("request_uri", |ex, out| put(out, &ex.head.target)),
-    Variable::new("request", |ex, out| put(out, &ex.head.line)),
-    Variable::new("request_method", |ex, out| put(out, &ex.head.method)),
-    Variable::new("request_length", |ex, out| number(out, ex.head.length as u64 + ex.body.received())),
+    Variable::new("uri", path),
+    Variable::new("document_uri", path),
+    Variable::new("request_uri", |ex, out| put_some(out, &ex.head.target)),
+    Variable::new("request", |ex, out| put_some(out, &ex.head.line)),
+    Variable::new("request_method", |ex, out| put_some(out, &ex.head.method)),
+    Variable::new("request_length", |ex, out| number(out, request_length(ex))),
     Variable::new("request_time", |ex, out| {
         let ms = ex.elapsed_ms();
         write_to(out, format_args!("{}.{:03}", ms / 1000, ms % 1000))
@@ -46,9 +50,9 @@ pub const VARIABLES: &[Variable] = &[
     Variable::new("server_addr", |ex, out| put(out, ex.connection.local_ip().as_bytes())),
     Variable::new("server_port", |ex, out| put(out, ex.connection.local_port().as_bytes())),
     Variable::new("server_protocol", |ex, out| put(out, &ex.head.protocol)),
-    Variable::new("remote_addr", |ex, out| put(out, ex.connection.remote_ip().as_bytes())),
-    Variable::new("remote_port", |ex, out| put(out, ex.connection.remote_port().as_bytes())),
-    Variable::new("binary_remote_addr", |ex, out| put(out, &ex.connection.remote_binary())),
+    Variable::new("remote_addr", |ex, out| put(out, ex.remote_ip().as_bytes())),
+    Variable::new("remote_port", |ex, out| put(out, ex.remote_port().as_bytes())),
+    Variable::new("binary_remote_addr", |ex, out| put(out, &ex.remote_binary())),
     Variable::new("remote_user", remote_user),
     Variable::new("request_port", |ex, out| put(out, request_port(ex))),
     Variable::new("is_request_port", |ex, out| put(out, if request_port(ex).is_empty() { b"" } else { b":" })),
@@ -60,10 +64,11 @@ pub const VARIABLES: &[Variable] = &[
     }),
     Variable::new("pipe", |ex, out| put(out, if ex.connection.pipelined() { b"p" } else { b"." })),
     Variable::new("status", |ex, out| {
-        let status = match ex.sent.status {
-            0 if ex.error_status != 0 => ex.overwritten_status.unwrap_or(ex.error_status),
-            0 if ex.head.version < (1, 0) => 9,
-            status => status,
+        let error = if ex.error_status == 0 { 0 } else { ex.overwritten_status.unwrap_or(ex.error_status) };
+        let status = match (error, ex.sent.status) {
+            (0, 0) if ex.head.version < (1, 0) => 9,
+            (0, status) => status,
+            (error, _) => crate::http::status::sent(error),
         };
         write_to(out, format_args!("{status:03}"))
     }),
@@ -78,6 +83,14 @@ pub const VARIABLES: &[Variable] = &[
     }),
     Variable::new("time_local", |ex, out| put(out, &ex.connection.worker.clock.log_time())),
     Variable::new("time_iso8601", |ex, out| put(out, &ex.connection.worker.clock.iso8601())),
+    Variable::new("proxy_protocol_addr", |ex, out| proxied(ex, |header| put(out, header.source_address.as_bytes()))),
+    Variable::new("proxy_protocol_port", |ex, out| proxied(ex, |header| number(out, header.source_port.into()))),
+    Variable::new("proxy_protocol_server_addr", |ex, out| {
+        proxied(ex, |header| put(out, header.destination_address.as_bytes()))
+    }),
+    Variable::new("proxy_protocol_server_port", |ex, out| {
+        proxied(ex, |header| number(out, header.destination_port.into()))
+    }),
     Variable::new("http_host", |ex, out| of_field(ex, "host", out)),
     Variable::new("http_cookie", |ex, out| joined(ex.head.fields.get_all("cookie"), b"; ", out)),
     Variable::new("http_x_forwarded_for", |ex, out| joined(ex.head.fields.get_all("x-forwarded-for"), b", ", out)),
@@ -89,7 +102,36 @@ pub const FAMILIES: &[Prefixed] = &[
     Prefixed { prefix: "sent_trailer_", get: |_, _, _| false },
     Prefixed { prefix: "cookie_", get: cookie },
     Prefixed { prefix: "arg_", get: argument },
+    Prefixed { prefix: "proxy_protocol_tlv_", get: tlv },
 ];
+
+/// The head and what was read of the body with its frame; what is only read away does not count.
+fn request_length(ex: &Exchange) -> u64 {
+    let body = if ex.body.received() > 0 || ex.body.is_streaming() { ex.connection.side.body_received() } else { 0 };
+    ex.head.length as u64 + body
+}
+
+/// `$uri`; none in a request that broke off before there was one.
+fn path(ex: &Exchange, out: &mut Vec<u8>) -> bool {
+    !ex.head.target.is_empty() && put(out, &ex.path)
+}
+
+/// Something of what the PROXY protocol said.
+fn proxied(ex: &Exchange, mut tell: impl FnMut(&Header) -> bool) -> bool {
+    ex.connection.proxied.get().is_some_and(&mut tell)
+}
+
+fn tlv(ex: &Exchange, name: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(header) = ex.connection.proxied.get() else { return false };
+    match header.tlv(&String::from_utf8_lossy(name)) {
+        Ok(value) => value.is_some_and(|value| put(out, &value)),
+        Err(TlvError::ShortSsl) => false,
+        Err(error) => {
+            ex.log(Level::Err, &error.to_string());
+            false
+        }
+    }
+}
 
 /// The port of the `Host` field or the request line; empty where there is none.
 pub fn request_port(ex: &Exchange) -> &[u8] {
@@ -114,6 +156,11 @@ pub fn argument(ex: &Exchange, name: &[u8], out: &mut Vec<u8>) -> bool {
 pub fn put(out: &mut Vec<u8>, text: &[u8]) -> bool {
     out.extend_from_slice(text);
     true
+}
+
+/// The same for what has no value while it is empty.
+fn put_some(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    !text.is_empty() && put(out, text)
 }
 
 /// Appends a number.

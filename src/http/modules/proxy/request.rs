@@ -25,7 +25,7 @@ pub const VARIABLES: &[Variable] = &[
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
-        put(out, ex.connection.remote_ip().as_bytes())
+        put(out, ex.remote_ip().as_bytes())
     }),
 ];
 

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         Args, FromArgs, Handle,
-        values::{Address, Url, Wants, parse_url},
+        values::{Url, Wants, parse_url},
     },
     http::{
         exchange::Exchange,
@@ -142,7 +142,8 @@ impl Pass {
                 }
                 None => Err(Refusal { status: 500, text: "the upstream is not defined".to_owned() }),
             },
-            To::Variable(template) => evaluated(exchange, &template.evaluate(exchange)).await,
+            // On the heap: looking names up is large and rare, and every request carries what may be awaited.
+            To::Variable(template) => Box::pin(evaluated(exchange, &template.evaluate(exchange))).await,
         }
     }
 }
@@ -157,23 +158,7 @@ async fn evaluated(exchange: &Exchange, url: &[u8]) -> Result<Target, Refusal> {
     let url = parsed.map_err(|error| refuse(format!("{error} in upstream \"{}\"", printable(rest))))?;
     let (host, port) = host_and_port(&url);
     let uri = (!url.uri.is_empty()).then(|| leading_slash(&url.uri));
-    if let Some(group) = exchange.http.group(&url.host, url.has_port.then_some(url.port)) {
-        return Ok(Target { group, host, port, uri });
-    }
-    let mut addresses = url.addresses;
-    if addresses.is_empty() {
-        let name = printable(&url.host);
-        let resolved = crate::http::modules::resolver::resolve(exchange, &name).await.map_err(|text| Refusal {
-            status: 502,
-            text,
-        })?;
-        addresses = resolved.into_iter().map(|ip| Address::Tcp((ip, url.port).into())).collect();
-    }
-    let name = match url.unix {
-        true => format!("unix:{}", printable(&url.host)),
-        false => format!("{}:{}", printable(&url.host), url.port),
-    };
-    let group = Group::implicit(name, addresses).map_err(|error| refuse(error.to_string()))?;
-    Ok(Target { group: Arc::new(group), host, port, uri })
+    let group = upstream::reach(exchange, url).await.map_err(|(status, text)| Refusal { status, text })?;
+    Ok(Target { group, host, port, uri })
 }
 

@@ -207,6 +207,8 @@ impl Engine<'_> {
                 _ => Break::Status(status),
             };
         }
+        // The text may speak of it.
+        self.exchange.sent.status = status;
         let text = code.text.evaluate_bytes(self.exchange);
         match status {
             301 | 302 | 303 | 307 | 308 => redirect::to(self.exchange, status, text),
