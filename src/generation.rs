@@ -1,5 +1,9 @@
 //! One reading of the whole configuration: what it says, what is wrong with it, and what it needs opened.
 
+mod text;
+
+pub use text::read_text;
+
 use crate::{
     config::{
         Contexts, EVENTS, HTTP, Inputs, MAIN, Scope, known,
@@ -23,11 +27,14 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Everything one reading produced.
 pub struct Generation {
     pub http: Arc<Http>,
+    /// `worker_shutdown_timeout`: the longest a connection of this generation outlives it.
+    pub shutdown_timeout: Option<Duration>,
 }
 
 /// The server, as the process room drives it.
@@ -69,6 +76,11 @@ impl Program for Server {
 
 /// Reads the configuration that a command line names.
 pub fn read(invocation: &Invocation, resources: &mut dyn Resources) -> Reading<Generation> {
+    read_with(invocation, resources, pictures(invocation.quiet))
+}
+
+/// The same, and says whether faults are drawn.
+fn read_with(invocation: &Invocation, resources: &mut dyn Resources, pictures: bool) -> Reading<Generation> {
     let facts = resources.facts().clone();
     let mut inputs = FromResources(RefCell::new(resources));
     let mut faults = Vec::new();
@@ -99,8 +111,11 @@ pub fn read(invocation: &Invocation, resources: &mut dyn Resources) -> Reading<G
     render::sort(&mut faults, &tree.sources);
     let emerg = |stage: Stage| faults.iter().any(|fault| fault.severity == Severity::Emerg && fault.stage <= stage);
     let syntax_ok = !emerg(Stage::Settling);
-    let ready = (!emerg(Stage::Opening)).then(|| Ready { generation: Arc::new(Generation { http: Arc::new(http) }), needs });
-    let reports = faults.iter().map(|fault| report(fault, &tree.sources, invocation.quiet)).collect();
+    let ready = (!emerg(Stage::Opening)).then(|| {
+        let generation = Generation { http: Arc::new(http), shutdown_timeout: needs.shutdown_timeout };
+        Ready { generation: Arc::new(generation), needs }
+    });
+    let reports = faults.iter().map(|fault| report(fault, &tree.sources, pictures)).collect();
     Reading { reports, syntax_ok, ready, dump: dump(&tree.sources) }
 }
 
@@ -113,8 +128,18 @@ fn levels(globals: &Block, root: &Block, invocation: &Invocation, scope: &Scope<
         true => globals.statements.iter().collect(),
         false => globals.statements.iter().chain(&root.statements).collect(),
     };
+    let blocks_begin = main.iter().position(|statement| statement.block.is_some()).unwrap_or(main.len());
+    let too_late = |(at, statement): &(usize, &Statement)| {
+        let late = *at > blocks_begin && statement.name.value == b"load_module";
+        if late {
+            let fault = Fault::at(statement.name.span, "\"load_module\" directive is specified too late");
+            scope.fault(on_statement_line(fault.help("it stands before all blocks"), statement));
+        }
+        late
+    };
+    let main = main.into_iter().enumerate().filter(|statement| !too_late(statement)).map(|(_, statement)| statement);
     let (blocks, own): (Vec<_>, Vec<_>) =
-        main.into_iter().partition(|statement| matches!(&statement.name.value[..], b"http" | b"events"));
+        main.partition(|statement| matches!(&statement.name.value[..], b"http" | b"events"));
     registry.apply_all(own, MAIN, &mut settings, scope);
     let block = |name: &str| well_formed(&blocks, name, scope);
     match block("events") {
@@ -128,7 +153,7 @@ fn levels(globals: &Block, root: &Block, invocation: &Invocation, scope: &Scope<
     }
     default_error_log(&mut settings, invocation, scope);
     let above = http::modules::Settings { error_log: Arc::clone(&settings.error_log), ..Default::default() };
-    let limit = settings.events.worker_connections;
+    let limit = settings.events.worker_connections.0;
     let empty = Block::default();
     let inside = if fragment { Some(root) } else { block("http") };
     let http = http::generation::read(inside.unwrap_or(&empty), above, limit, scope);
@@ -184,7 +209,7 @@ fn describe(needs: &mut Needs, settings: &Settings, http: &Http, invocation: &In
         Processes::Auto => processors,
         Processes::Number(number) => number,
     };
-    needs.shutdown_timeout = main.worker_shutdown_timeout.map(|timeout| timeout.0);
+    needs.shutdown_timeout = main.worker_shutdown_timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero());
     needs.affinity = Affinity::None;
     needs.identity = Identity {
         user: None,
@@ -279,13 +304,13 @@ fn identify(
 }
 
 /// A fault as the process prints it.
-fn report(fault: &Fault, sources: &Sources, quiet: bool) -> Report {
+fn report(fault: &Fault, sources: &Sources, pictures: bool) -> Report {
     let level = match fault.severity {
         Severity::Emerg => Level::Emerg,
         Severity::Warn => Level::Warn,
         Severity::Notice => Level::Notice,
     };
-    let picture = match pictures(quiet) {
+    let picture = match pictures {
         false => String::new(),
         true => {
             let whole = render::render(fault, sources, &Rendering { pictures: true, ..Rendering::default() });

@@ -9,6 +9,8 @@
 
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generation;
 pub mod http;
 pub mod observe;

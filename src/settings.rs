@@ -74,18 +74,21 @@ impl Module for Main {
 /// The `events` block.
 #[derive(Clone, Debug)]
 pub struct Events {
-    pub worker_connections: usize,
+    pub worker_connections: Connections,
+    pub method: Option<Method>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { worker_connections: 512 }
+        Self { worker_connections: Connections(512), method: None }
     }
 }
 
 impl Module for Events {
-    const DIRECTIVES: &'static [Directive<Self>] =
-        &[Directive::new("worker_connections", EVENTS, |events| &mut events.worker_connections)];
+    const DIRECTIVES: &'static [Directive<Self>] = &[
+        Directive::new("worker_connections", EVENTS, |events| &mut events.worker_connections),
+        Directive::new("use", EVENTS, |events| &mut events.method),
+    ];
 }
 
 /// All directives of the main level and of `events`.
@@ -112,6 +115,32 @@ impl FromArgs for Processes {
             return Ok(Self::Auto);
         }
         parse_number(&word.value).map(Self::Number).ok_or_else(|| args.directive(word, "invalid value"))
+    }
+}
+
+/// `worker_connections`: how many connections may be open at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections(pub usize);
+
+impl FromArgs for Connections {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        let invalid = || Fault::at(word.span, [b"invalid number \"", &word.value[..], b"\""].concat());
+        parse_number(&word.value).map(Self).ok_or_else(invalid)
+    }
+}
+
+/// `use`: how the kernel tells of events. Whatever is named, it is epoll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Method;
+
+impl FromArgs for Method {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        match &word.value[..] {
+            b"epoll" | b"poll" | b"select" => Ok(Self),
+            _ => Err(Fault::at(word.span, [b"invalid event type \"", &word.value[..], b"\""].concat())),
+        }
     }
 }
 

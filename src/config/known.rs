@@ -2,7 +2,7 @@
 //! miscounted one is diagnosed even before it is built; one that is not built is refused, unless it has
 //! no effect that anybody could see.
 
-use super::{args::count_fault, contexts::Contexts};
+use super::{args::count_fault, contexts::Contexts, harmless::Value};
 use crate::syntax::{Fault, Statement};
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -17,6 +17,8 @@ pub struct Known {
     pub block: bool,
     /// What an unbuilt one is: accepted without effect, or refused.
     pub harmless: bool,
+    /// What is checked of one that is accepted without effect.
+    pub value: Value,
 }
 
 /// How many arguments nginx allows.
@@ -95,6 +97,7 @@ fn parse(line: &'static str) -> Option<Known> {
     let mut cells = line.split('\t');
     let (name, module, contexts) = (cells.next()?, cells.next()?, cells.next()?);
     let (arguments, unbuilt) = (cells.next()?, cells.next()?);
+    let value = Value::parse(cells.next().unwrap_or_default());
     let (block, counts) = match arguments.strip_prefix("block ") {
         Some(counts) => (true, counts),
         None => (false, arguments),
@@ -106,6 +109,7 @@ fn parse(line: &'static str) -> Option<Known> {
         arguments: parse_arguments(counts),
         block,
         harmless: unbuilt == "harmless",
+        value,
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod contexts;
+mod harmless;
 pub mod known;
 pub mod registry;
 pub mod render;

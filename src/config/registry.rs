@@ -3,6 +3,7 @@
 use super::{
     args::{Args, Slot, count_fault},
     contexts::Contexts,
+    harmless::Value,
     known,
     scope::Scope,
 };
@@ -47,6 +48,13 @@ type Fill<S> = Box<dyn Fn(&mut S, &Args<'_>) -> Result<(), Fault> + Send + Sync>
 pub struct Registry<S: 'static> {
     entries: Vec<Entry<S>>,
     index: HashMap<String, Vec<usize>>,
+}
+
+/// Who reads a statement.
+enum Found<'r, S> {
+    Built(&'r Entry<S>),
+    /// nginx knows it, nothing here needs it.
+    Harmless(Value),
 }
 
 struct Entry<S> {
@@ -125,8 +133,11 @@ impl<S: 'static> Registry<S> {
     ) -> Result<(), Fault> {
         self.find(statement, here)
             .and_then(|entry| match entry {
-                Some(entry) => entry.apply(statement, here, all, earlier, scope),
-                None => Ok(()),
+                Found::Built(entry) => entry.apply(statement, here, all, earlier, scope),
+                Found::Harmless(value) => {
+                    once(value.repeats(), statement, earlier)?;
+                    value.check(&Args { statement, scope, here, first: earlier.is_none() })
+                }
             })
             .map_err(|fault| on_statement_line(fault, statement))
     }
@@ -149,8 +160,8 @@ impl<S: 'static> Registry<S> {
         }
     }
 
-    /// The entry of a statement; `None` for one that is known, not built, and harmless.
-    fn find(&self, statement: &Statement, here: Contexts) -> Result<Option<&Entry<S>>, Fault> {
+    /// Who reads a statement.
+    fn find(&self, statement: &Statement, here: Contexts) -> Result<Found<'_, S>, Fault> {
         let name = statement.name.text();
         let entries = self.index.get(name.as_ref()).map_or(&[][..], |found| &found[..]);
         let built = entries.iter().map(|&at| &self.entries[at]).find(|entry| entry.contexts.allow(here));
@@ -170,9 +181,9 @@ impl<S: 'static> Registry<S> {
             Err(known::Unknown::Shape(fault)) => return Err(fault),
         };
         match (built, known) {
-            (Some(entry), None) => entry.shape(statement).map(|()| Some(entry)),
-            (Some(entry), Some(_)) => Ok(Some(entry)),
-            (None, Some(known)) if known.harmless => Ok(None),
+            (Some(entry), None) => entry.shape(statement).map(|()| Found::Built(entry)),
+            (Some(entry), Some(_)) => Ok(Found::Built(entry)),
+            (None, Some(known)) if known.harmless => Ok(Found::Harmless(known.value)),
             (None, _) => Err(Fault::at(
                 statement.name.span,
                 [b"\"", &statement.name.value[..], b"\" is not supported by this version"].concat(),
@@ -208,14 +219,20 @@ impl<S> Entry<S> {
         earlier: Option<Span>,
         scope: &Scope<'_>,
     ) -> Result<(), Fault> {
-        if let Some(earlier) = earlier
-            && !self.repeats
-        {
+        once(self.repeats, statement, earlier)?;
+        (self.fill)(all, &Args { statement, scope, here, first: earlier.is_none() })
+    }
+}
+
+/// A directive that may stand once stands once.
+fn once(repeats: bool, statement: &Statement, earlier: Option<Span>) -> Result<(), Fault> {
+    match earlier {
+        Some(earlier) if !repeats => {
             let name = &statement.name;
             let fault = Fault::at(name.span, [b"\"", &name.value[..], b"\" directive is duplicate"].concat());
-            return Err(fault.also(earlier, "first set here"));
+            Err(fault.also(earlier, "first set here"))
         }
-        (self.fill)(all, &Args { statement, scope, here, first: earlier.is_none() })
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bodies: what an answer is made of, and what a client sent.
 
-use super::{connection::Connection, exchange::Exchange};
+use super::{connection::Connection, exchange::Exchange, limit_rate::Pace};
 use crate::upstream::body::UpstreamBody;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -95,7 +95,7 @@ impl Body {
     }
 
     /// The connection to the upstream, for good.
-    pub fn take_link(&mut self) -> Option<crate::upstream::pool::Link> {
+    pub fn take_link(&mut self) -> Option<Box<crate::upstream::pool::Link>> {
         match std::mem::take(self) {
             Self::Upstream(body) => body.take_lease()?.into_link(),
             other => {
@@ -162,7 +162,7 @@ pub struct Outgoing {
     /// Dropped with the body: tells the connection that it is over.
     _guard: super::heads::BodyGuard,
     /// Bytes a second, if `limit_rate` is on, and what paces them.
-    pace: Option<super::limit_rate::Pace>,
+    pace: Option<Pace>,
     /// The body has failed, which hyper is told when everything before that is written.
     failed: Option<BodyError>,
 }
@@ -170,7 +170,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// The body of an exchange's answer.
     pub fn new(body: Body, exchange: Box<Exchange>, guard: super::heads::BodyGuard) -> Self {
-        let pace = super::limit_rate::Pace::of(&exchange);
+        let pace = Pace::of(&exchange);
         Self { body, exchange: Some(exchange), _guard: guard, pace, failed: None }
     }
 
@@ -193,9 +193,6 @@ impl hyper::body::Body for Outgoing {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(pace) = &mut this.pace {
-            ready!(pace.poll_ready(cx));
-        }
         if let Some(error) = this.failed.take() {
             let blocked = this.exchange.as_ref().is_some_and(|exchange| exchange.connection.side.write_blocked());
             if blocked {
@@ -205,13 +202,12 @@ impl hyper::body::Body for Outgoing {
             this.finish(false);
             return Poll::Ready(Some(Err(error)));
         }
-        match ready!(this.body.poll_next(cx)) {
-            Some(Ok(piece)) => {
-                if let Some(pace) = &mut this.pace {
-                    pace.sent(piece.len());
-                }
-                Poll::Ready(Some(Ok(Frame::data(piece))))
-            }
+        let next = match &mut this.pace {
+            None => this.body.poll_next(cx),
+            Some(pace) => pace.poll_next(&mut this.body, cx),
+        };
+        match ready!(next) {
+            Some(Ok(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             Some(Err(error)) => {
                 if let Some(exchange) = &this.exchange {
                     exchange.connection.broken.set(true);
@@ -235,7 +231,7 @@ impl hyper::body::Body for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let complete = self.body.is_empty();
+        let complete = self.body.is_empty() && !self.pace.as_ref().is_some_and(Pace::holds);
         self.finish(complete);
     }
 }
@@ -395,6 +391,11 @@ impl RequestBody {
     /// The body is passed on as it comes, and cannot be had twice.
     pub fn is_streaming(&self) -> bool {
         self.streamed || self.incoming.is_some()
+    }
+
+    /// The body was, or is being, passed on as it comes.
+    pub fn streamed(&self) -> bool {
+        self.streamed
     }
 
     /// Takes the body to pass it on as it comes.

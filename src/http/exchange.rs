@@ -224,6 +224,7 @@ impl Exchange {
         head: RequestHead,
         body: RequestBody,
     ) -> Self {
+        let started = connection.worker.clock.instant();
         Self {
             http,
             connection,
@@ -245,7 +246,7 @@ impl Exchange {
             captures: Captures::default(),
             state: State::default(),
             tries: Vec::new(),
-            started: Instant::now(),
+            started,
             sent: Sent::default(),
             upstream_fields: super::heads::Fields::new(),
             tunnel_timeout: Duration::ZERO,
@@ -422,6 +423,6 @@ impl Exchange {
 
     /// Milliseconds since the request began.
     pub fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.connection.worker.clock.millis_since(self.started)
     }
 }

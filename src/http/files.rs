@@ -1,7 +1,7 @@
 //! From paths of requests to files: `root`, `alias`, and opening what is there.
 
-use super::exchange::Exchange;
-use crate::config::scope::bytes_to_path;
+use super::{exchange::Exchange, modules::core::Alias};
+use crate::{config::scope::bytes_to_path, observe::error_log::Level};
 use std::{
     fs::{File, Metadata, OpenOptions},
     io,
@@ -30,25 +30,26 @@ impl Found {
 }
 
 /// The file system path of a request path (`ngx_http_map_uri_to_path`). `None` where the settings make
-/// it impossible: an `alias` whose location does not begin the path.
+/// it impossible: an `alias` behind a rewriting that left the location.
 pub fn path(exchange: &Exchange, uri: &[u8]) -> Option<Vec<u8>> {
     let location = &exchange.location;
     let place = &location.settings.core.place;
+    if place.alias != Alias::No && !exchange.valid_location {
+        let name = String::from_utf8_lossy(&location.name);
+        let text = format!("\"alias\" cannot be used in location \"{name}\" where URI was rewritten");
+        exchange.log(Level::Alert, &text);
+        return None;
+    }
     let mut path = Vec::with_capacity(128);
     place.path.append(exchange, &mut path);
     complete(exchange, &mut path, place);
-    if place.alias {
-        // An alias in a location given by an expression names the whole file.
-        if location.regex {
-            if exchange.state.try_files.below_alias {
-                path.extend_from_slice(uri);
-            }
-            return Some(path);
-        }
-        path.extend_from_slice(uri.strip_prefix(&location.name[..])?);
-    } else {
-        path.extend_from_slice(uri);
-    }
+    let rest = match place.alias {
+        Alias::Prefix(length) => uri.get(length..)?,
+        // Such an alias names the whole file.
+        Alias::Whole if !exchange.state.try_files.below_alias => b"",
+        Alias::Whole | Alias::No => uri,
+    };
+    path.extend_from_slice(rest);
     Some(path)
 }
 

@@ -201,11 +201,6 @@ fn follow(exchange: &mut Exchange, redirect: Redirect) -> Result<Entry, u16> {
 fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, u16> {
     error_page::finish(exchange, &mut response);
     super::not_modified::filter(exchange, &mut response)?;
-    if exchange.location.settings.headers.has_variables() {
-        // They may speak of the answer that they are added to.
-        exchange.sent.status = response.status;
-        exchange.sent.text = super::response::preview(&response);
-    }
     headers::filter(exchange, &mut response);
     super::modules::charset::filter(exchange, &mut response);
     super::modules::gzip::filter(exchange, &mut response);

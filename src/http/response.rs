@@ -105,7 +105,7 @@ pub fn framing(exchange: &Exchange, response: &Response) -> Framing {
 }
 
 /// The answer as `$sent_http_*` see it while `add_header` is at it: lines behind an empty first one.
-pub fn preview(response: &Response) -> Bytes {
+pub fn preview(exchange: &Exchange, response: &Response) -> Bytes {
     let mut out = b"\r\n".to_vec();
     content_type(&mut out, response);
     if let Some(length) = response.content_length {
@@ -120,6 +120,12 @@ pub fn preview(response: &Response) -> Bytes {
     if let Some(etag) = &response.etag {
         field(&mut out, b"ETag", etag);
     }
+    let connection: &[u8] = match super::connection::keeps(exchange, response, framing(exchange, response)) {
+        _ if response.upgrade => b"upgrade",
+        true => b"keep-alive",
+        false => b"close",
+    };
+    field(&mut out, b"Connection", connection);
     response.fields.iter().for_each(|entry| field(&mut out, &entry.name, &entry.value));
     out.into()
 }
@@ -134,7 +140,7 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     }
     out.extend_from_slice(b"\r\n");
     if response.fields.get("server").is_none() {
-        field(&mut out, b"Server", exchange.location.settings.core.server_tokens.signature(exchange).as_ref());
+        field(&mut out, b"Server", exchange.location.settings.core.server_tokens.signature());
     }
     if response.fields.get("date").is_none() {
         exchange.connection.worker.clock.write_date(&mut out);

@@ -1,7 +1,7 @@
 //! Texts with variables in them: `"$scheme://${host}$1"`, compiled once, evaluated per request.
 
 use super::exchange::Exchange;
-use crate::config::{Args, FromArgs, Handle, Kind, Scope};
+use crate::config::{Args, FromArgs, Handle, Kind, Scope, values::parse_size};
 use crate::syntax::{Fault, Word};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -158,6 +158,28 @@ impl Default for Template {
 impl FromArgs for Template {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         Self::compile(args.word(0), args.scope)
+    }
+}
+
+/// A size that may have variables; without any it is checked at once (`ngx_http_set_complex_value_size_slot`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SizeTemplate(pub Template);
+
+impl std::ops::Deref for SizeTemplate {
+    type Target = Template;
+
+    fn deref(&self) -> &Template {
+        &self.0
+    }
+}
+
+impl FromArgs for SizeTemplate {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let template = Template::from_args(args)?;
+        match template.as_literal() {
+            Some(size) if parse_size(size).is_none() => Err(args.directive(args.word(0), "invalid value")),
+            _ => Ok(Self(template)),
+        }
     }
 }
 

@@ -15,14 +15,15 @@ use crate::{
 };
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::AbortHandle};
 
 /// What all connections of one thread share.
 pub struct Worker {
@@ -33,7 +34,11 @@ pub struct Worker {
     /// Set when the process ends gracefully: connections close as soon as they are idle.
     pub quitting: Cell<bool>,
     /// Wakes idle connections when something changes that may end them.
-    pub changed: Notify,
+    pub changed: Arc<Notify>,
+    /// Connections with smaller numbers have no more time: `worker_shutdown_timeout` is over for them.
+    pub expired: Cell<u64>,
+    /// The tasks of the connections that it is counted for, by their numbers.
+    ending: RefCell<BTreeMap<u64, AbortHandle>>,
     connections: Cell<usize>,
     emptied: Notify,
     random: Cell<u64>,
@@ -82,37 +87,36 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 /// Serves on this thread until the process tells it to end.
 pub async fn serve(mut thread: Thread<Generation>) {
     let worker = Rc::new(Worker::new(thread.current.clone()));
-    let mut accepting: Vec<(needs::Endpoint, tokio::task::JoinHandle<()>, Rc<Cell<bool>>)> = Vec::new();
-    let start = |listener: Accepting| {
-        let endpoint = listener.endpoint.clone();
-        let closing = Rc::new(Cell::new(false));
-        let task = tokio::task::spawn_local(accept(Rc::clone(&worker), listener, Rc::clone(&closing)));
-        (endpoint, task, closing)
-    };
-    accepting.extend(thread.listeners.drain(..).map(start));
+    let mut doors: Vec<Door> = thread.listeners.drain(..).map(|listener| Door::open(&worker, listener)).collect();
     let keeper = tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
+    let mut shutdown_timeout = thread.current.generation().shutdown_timeout;
     loop {
         match thread.changes.next().await {
-            Change::Reload { removed, added, done, .. } => {
+            Change::Reload { generation, removed, added, done } => {
+                if let Some(timeout) = std::mem::replace(&mut shutdown_timeout, generation.shutdown_timeout) {
+                    worker.expire_after(timeout);
+                }
                 for endpoint in removed {
-                    if let Some(at) = accepting.iter().position(|(known, ..)| *known == endpoint) {
-                        let (_, task, closing) = accepting.swap_remove(at);
-                        stop_accepting(task, &closing).await;
+                    if let Some(at) = doors.iter().position(|door| door.endpoint == endpoint) {
+                        doors.swap_remove(at).close().await;
                     }
                 }
-                accepting.extend(added.into_iter().map(start));
+                doors.extend(added.into_iter().map(|listener| Door::open(&worker, listener)));
                 worker.changed.notify_waiters();
                 drop(done);
             }
             Change::Quit => {
-                for (_, task, closing) in accepting.drain(..) {
-                    stop_accepting(task, &closing).await;
+                for door in doors.drain(..) {
+                    door.close().await;
                 }
                 worker.quitting.set(true);
                 worker.changed.notify_waiters();
                 tokio::select! {
                     () = worker.all_closed() => break,
                     change = thread.changes.next() => {
+                        if matches!(change, Change::Expire) {
+                            worker.expired.set(u64::MAX);
+                        }
                         if matches!(change, Change::Expire | Change::Terminate) {
                             break;
                         }
@@ -127,16 +131,30 @@ pub async fn serve(mut thread: Thread<Generation>) {
     keeper.abort();
 }
 
-/// Takes what already waits on the socket, then lets go of it.
-async fn stop_accepting(task: tokio::task::JoinHandle<()>, closing: &Cell<bool>) {
-    closing.set(true);
-    // The loop sees the flag when it has nothing left to take; it is not waited for longer than that.
-    tokio::task::yield_now().await;
-    task.abort();
-    let _ = task.await;
+/// One socket of this thread, and what accepts from it.
+struct Door {
+    endpoint: needs::Endpoint,
+    task: tokio::task::JoinHandle<()>,
+    closing: Rc<Notify>,
 }
 
-async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Cell<bool>>) {
+impl Door {
+    fn open(worker: &Rc<Worker>, listener: Accepting) -> Self {
+        let endpoint = listener.endpoint.clone();
+        let closing = Rc::new(Notify::new());
+        let task = tokio::task::spawn_local(accept(Rc::clone(worker), listener, Rc::clone(&closing)));
+        Self { endpoint, task, closing }
+    }
+
+    /// Takes what already waits on the socket, then lets go of it.
+    async fn close(self) {
+        self.closing.notify_one();
+        // A task that ended otherwise has let go as well.
+        let _ = self.task.await;
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Notify>) {
     let address = match &listener.endpoint.address {
         needs::Address::Ip(ip) => Address::Tcp(*ip),
         needs::Address::Unix(path) => Address::Unix(path.clone()),
@@ -145,7 +163,12 @@ async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Cell<bool>>
         Socket::Tcp(socket) => {
             let Ok(socket) = tokio::net::TcpListener::from_std(socket) else { return };
             loop {
-                match socket.accept().await {
+                let accepted = tokio::select! {
+                    biased;
+                    accepted = socket.accept() => accepted,
+                    () = closing.notified() => return,
+                };
+                match accepted {
                     Ok((stream, remote)) => {
                         // A socket without TCP_NODELAY is slower, not wrong.
                         let _ = stream.set_nodelay(true);
@@ -154,22 +177,21 @@ async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Cell<bool>>
                     }
                     Err(error) => pause(&worker, &error).await,
                 }
-                if closing.get() {
-                    return;
-                }
             }
         }
         Socket::Unix(socket) => {
             let Ok(socket) = tokio::net::UnixListener::from_std(socket) else { return };
             loop {
-                match socket.accept().await {
+                let accepted = tokio::select! {
+                    biased;
+                    accepted = socket.accept() => accepted,
+                    () = closing.notified() => return,
+                };
+                match accepted {
                     Ok((stream, _)) => {
                         worker.connected(stream, &address, address.clone(), Address::Unix("".into()));
                     }
                     Err(error) => pause(&worker, &error).await,
-                }
-                if closing.get() {
-                    return;
                 }
             }
         }
@@ -191,6 +213,7 @@ async fn pause(worker: &Worker, error: &std::io::Error) {
 async fn keep_house(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(Pool::SWEEP_EVERY).await;
+        worker.clock.follow();
         worker.pool.sweep();
         super::modules::access_log::flush_due();
     }
@@ -209,7 +232,9 @@ impl Worker {
             pool: Pool::default(),
             counts,
             quitting: Cell::new(false),
-            changed: Notify::new(),
+            changed: Arc::new(Notify::new()),
+            expired: Cell::new(0),
+            ending: RefCell::default(),
             connections: Cell::new(0),
             emptied: Notify::new(),
             random: Cell::new((seed.as_nanos() as u64 ^ here.rotate_left(32)) | 1),
@@ -233,6 +258,7 @@ impl Worker {
         local: Address,
         remote: Address,
     ) {
+        self.clock.update();
         let http = self.http();
         let Some(listener) = http.listener(listener) else { return };
         self.counts.accepted.fetch_add(1, Relaxed);
@@ -245,10 +271,25 @@ impl Worker {
         let connection = Connection::new(Rc::clone(self), http, listener, serial, local, remote);
         self.connections.set(self.connections.get() + 1);
         self.counts.active.fetch_add(1, Relaxed);
-        let worker = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let _open = Open(worker);
+        let open = Open { worker: Rc::clone(self), serial };
+        let task = tokio::task::spawn_local(async move {
+            let _open = open;
             connection::serve(stream, Rc::new(connection)).await;
+        });
+        if self.current.peek().shutdown_timeout.is_some() {
+            self.ending.borrow_mut().insert(serial, task.abort_handle());
+        }
+    }
+
+    /// Ends the connections there are now when that time is over, whatever they are doing then. A reload closes no
+    /// connection otherwise.
+    fn expire_after(self: &Rc<Self>, timeout: Duration) {
+        let (worker, before) = (Rc::clone(self), SERIAL.load(Relaxed));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(timeout).await;
+            worker.expired.set(before.max(worker.expired.get()));
+            let later = worker.ending.borrow_mut().split_off(&before);
+            worker.ending.replace(later).values().for_each(AbortHandle::abort);
         });
     }
 
@@ -271,11 +312,15 @@ impl Worker {
 }
 
 /// Counts a connection for as long as it is open.
-struct Open(Rc<Worker>);
+struct Open {
+    worker: Rc<Worker>,
+    serial: u64,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let worker = &self.0;
+        let Self { worker, serial } = self;
+        worker.ending.borrow_mut().remove(serial);
         worker.connections.set(worker.connections.get() - 1);
         worker.counts.active.fetch_sub(1, Relaxed);
         if worker.connections.get() == 0 {
@@ -284,10 +329,26 @@ impl Drop for Open {
     }
 }
 
-/// The time, and its spellings, which are made once a second.
-#[derive(Debug, Default)]
+/// The time, as of its last update, and its spellings, which are made once a second. As in nginx, what happens between
+/// two updates happens at once.
+#[derive(Debug)]
 pub struct Clock {
+    /// Wall time since the epoch at `started`.
+    epoch: Cell<Duration>,
+    started: Cell<Instant>,
+    now: Cell<Instant>,
     spelled: RefCell<Spelled>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { epoch: Cell::new(wall()), started: Cell::new(now), now: Cell::new(now), spelled: RefCell::default() }
+    }
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 #[derive(Debug, Default)]
@@ -299,9 +360,31 @@ struct Spelled {
 }
 
 impl Clock {
+    /// Looks at the clock: when a request arrives, when an upstream answers, when a request ends.
+    pub fn update(&self) {
+        self.now.set(Instant::now());
+    }
+
+    /// Follows the wall clock, which may have been set.
+    fn follow(&self) {
+        self.update();
+        self.started.set(self.now.get());
+        self.epoch.set(wall());
+    }
+
+    /// The time for measuring.
+    pub fn instant(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// Milliseconds from a moment until now.
+    pub fn millis_since(&self, moment: Instant) -> u64 {
+        u64::try_from(self.now.get().saturating_duration_since(moment).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Since the epoch.
     pub fn now(&self) -> Duration {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+        self.epoch.get() + self.now.get().saturating_duration_since(self.started.get())
     }
 
     /// Milliseconds since the epoch.

@@ -29,7 +29,8 @@ pub struct UpstreamBody {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes of the body so far.
     length: u64,
-    began: Instant,
+    /// When the attempt began.
+    began: Option<Instant>,
     selection: Option<Selection>,
 }
 
@@ -44,23 +45,23 @@ const PIECE: usize = 16 << 10;
 
 impl UpstreamBody {
     /// Over hyper.
-    pub fn http(incoming: Incoming, lease: Lease, gap: Duration) -> Self {
+    pub fn http(incoming: Incoming, lease: Lease, gap: Duration) -> Box<Self> {
         Self::of(Source::Http { incoming, lease }, gap)
     }
 
     /// To the end of the connection, or for `length` bytes; `early` came with the head.
-    pub fn raw(stream: Stream, early: Bytes, length: Option<u64>, gap: Duration) -> Self {
+    pub fn raw(stream: Stream, early: Bytes, length: Option<u64>, gap: Duration) -> Box<Self> {
         Self::of(Source::Raw { stream: Box::new(stream), early, left: length }, gap)
     }
 
-    fn of(source: Source, gap: Duration) -> Self {
-        Self { source, gap, timer: None, length: 0, began: Instant::now(), selection: None }
+    fn of(source: Source, gap: Duration) -> Box<Self> {
+        Box::new(Self { source, gap, timer: None, length: 0, began: None, selection: None })
     }
 
     /// Keeps the peer's selection until the body has ended.
     pub fn hold(&mut self, selection: Selection, began: Instant) {
         self.selection = Some(selection);
-        self.began = began;
+        self.began = Some(began);
     }
 
     /// Everything has come.
@@ -82,6 +83,8 @@ impl UpstreamBody {
 
     /// Writes what is known at the end into the request's last attempt.
     pub fn report(&self, exchange: &mut Exchange) {
+        let worker = Rc::clone(&exchange.connection.worker);
+        let now = &worker.clock;
         let side = match &self.source {
             Source::Http { lease, .. } => lease.side(),
             Source::Done(side) => side.as_ref(),
@@ -91,7 +94,7 @@ impl UpstreamBody {
             exchange.note_traffic(side);
         }
         if let Some(attempt) = exchange.tries.last_mut() {
-            attempt.response_ms = Some(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
+            attempt.response_ms = self.began.map(|began| now.millis_since(began));
             attempt.response_length = self.length;
             if side.is_none() {
                 attempt.bytes_received += self.length;
@@ -215,12 +218,12 @@ fn poll_read(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<std::io::Result<
 pub struct Lease {
     worker: Rc<Worker>,
     key: Key,
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     keep: bool,
 }
 
 impl Lease {
-    pub fn new(worker: Rc<Worker>, key: Key, link: Link, keep: bool) -> Self {
+    pub fn new(worker: Rc<Worker>, key: Key, link: Box<Link>, keep: bool) -> Self {
         Self { worker, key, link: Some(link), keep }
     }
 
@@ -229,13 +232,13 @@ impl Lease {
     }
 
     /// The connection, for good.
-    pub fn into_link(mut self) -> Option<Link> {
+    pub fn into_link(mut self) -> Option<Box<Link>> {
         self.link.take()
     }
 
     fn give_back(mut self) {
         if let Some(link) = self.link.take().filter(|_| self.keep) {
-            self.worker.pool.put(&self.key, link);
+            self.worker.pool.put(&self.key, link, self.worker.clock.instant());
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Connections to peers: TCP or unix, opened within a time.
 
-use super::{Failure, peer::Address};
+use super::{
+    Failure,
+    local::{self, Options},
+    peer::Address,
+};
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -19,29 +22,33 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// Connects, within `timeout`. `keepalive` asks the kernel to probe idle connections.
+/// Connects, within a time.
 ///
 /// # Errors
-/// [`Failure::Connect`] or [`Failure::ConnectTimeout`].
-pub async fn connect(address: &Address, timeout: Duration, keepalive: bool) -> Result<Stream, Failure> {
+/// [`Failure::Connect`], [`Failure::ConnectTimeout`] or [`Failure::Local`].
+pub async fn connect(address: &Address, options: &Options) -> Result<Stream, Failure> {
+    let failed = |error: io::Error| Failure::Connect(place(address, &error), error);
     let opening = async {
         match address {
             Address::Tcp(tcp) => {
-                let stream = TcpStream::connect(tcp).await?;
-                stream.set_nodelay(true)?;
-                if keepalive {
-                    socket2::SockRef::from(&stream).set_keepalive(true)?;
+                let stream = match options.is_plain() {
+                    true => TcpStream::connect(tcp).await.map_err(failed)?,
+                    // On the heap: it is rare, and every request carries what may be awaited.
+                    false => Box::pin(local::connect(*tcp, options)).await.map_err(|failure| match failure {
+                        Failure::Connect(_, error) => failed(error),
+                        other => other,
+                    })?,
+                };
+                stream.set_nodelay(true).map_err(failed)?;
+                if options.keepalive {
+                    socket2::SockRef::from(&stream).set_keepalive(true).map_err(failed)?;
                 }
                 Ok(Stream::Tcp(stream))
             }
-            Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix).map_err(failed),
         }
     };
-    match tokio::time::timeout(timeout, opening).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Failure::Connect(place(address, &error), error)),
-        Err(_) => Err(Failure::ConnectTimeout),
-    }
+    tokio::time::timeout(options.timeout, opening).await.unwrap_or(Err(Failure::ConnectTimeout))
 }
 
 /// nginx names the address when `connect()` failed at once, and not when it failed later.

@@ -1,5 +1,6 @@
 //! What can go wrong with an upstream: whose fault it is, whether another peer may be asked, and what nginx says.
 
+use crate::http::body::RequestBodyError;
 use std::io;
 
 /// Why an attempt failed.
@@ -23,9 +24,12 @@ pub enum Failure {
     /// The answer is no HTTP.
     #[error("{0}")]
     Invalid(String),
-    /// The client's body ended early; nobody else is to blame.
-    #[error("client prematurely closed connection")]
-    Client,
+    /// The client's body could not be had to its end; nobody else is to blame.
+    #[error(transparent)]
+    Client(RequestBodyError),
+    /// Our own end of the connection could not be set up (`proxy_bind`); nobody else is asked.
+    #[error("{0}")]
+    Local(String),
 }
 
 /// nginx says where only for unix sockets.
@@ -57,7 +61,7 @@ impl Failure {
             Self::Connect(..) | Self::Io(..) | Self::Closed => Some(cases::ERROR),
             Self::ConnectTimeout | Self::Timeout => Some(cases::TIMEOUT),
             Self::Invalid(_) => Some(cases::INVALID_HEADER),
-            Self::Client => None,
+            Self::Client(_) | Self::Local(_) => None,
         }
     }
 
@@ -65,7 +69,8 @@ impl Failure {
     pub fn status(&self) -> u16 {
         match self {
             Self::ConnectTimeout | Self::Timeout => 504,
-            Self::Client => 499,
+            Self::Client(_) => 499,
+            Self::Local(_) => 500,
             _ => 502,
         }
     }
@@ -73,7 +78,8 @@ impl Failure {
     /// What nginx was doing: the end of its log line.
     pub fn action(&self, sent: bool) -> &'static str {
         match self {
-            Self::Connect(..) | Self::ConnectTimeout => "connecting to upstream",
+            Self::Connect(..) | Self::ConnectTimeout | Self::Local(_) => "connecting to upstream",
+            Self::Client(_) => "sending request to upstream",
             Self::Io("writev()" | "send()", _) if !sent => "sending request to upstream",
             _ => "reading response header from upstream",
         }

@@ -13,6 +13,7 @@ pub mod body;
 pub mod connect;
 pub mod failure;
 pub mod group;
+pub mod local;
 pub mod pass;
 pub mod peer;
 pub mod pool;

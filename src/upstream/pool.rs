@@ -35,13 +35,14 @@ impl Link {
     ///
     /// # Errors
     /// hyper's refusal, which it has no reason for.
-    pub async fn open(stream: Stream) -> Result<Self, Failure> {
+    pub async fn open(stream: Stream) -> Result<Box<Self>, Failure> {
         let (io, handle) = heads::client(stream);
         let side = handle.side().clone();
         let handshake = heads::client_builder().handshake(io).await;
         let (sender, hyper) = handshake.map_err(|error| Failure::Io("connect()", error.to_string()))?;
         let hyper = Some(Box::pin(hyper));
-        Ok(Self { sender, side, requests: 0, deadline: Deadline::default(), hyper, handle, opened: Instant::now() })
+        let (deadline, opened) = (Deadline::default(), Instant::now());
+        Ok(Box::new(Self { sender, side, requests: 0, deadline, hyper, handle, opened }))
     }
 
     /// Lets hyper read and write. What is waited for behind it needs no waker of its own.
@@ -92,13 +93,13 @@ pub struct Pool {
 
 struct Idle {
     peer: Arc<Peer>,
-    link: Link,
+    link: Box<Link>,
     until: Instant,
 }
 
 impl Pool {
     /// The connection to this peer that was used last, if one is alive.
-    pub fn take(&self, key: &Key) -> Option<Link> {
+    pub fn take(&self, key: &Key) -> Option<Box<Link>> {
         let mut groups = self.groups.borrow_mut();
         let idle = groups.get_mut(&key.group.name)?;
         loop {
@@ -111,9 +112,9 @@ impl Pool {
     }
 
     /// Keeps a connection; the one that was idle longest goes when there are too many.
-    pub fn put(&self, key: &Key, link: Link) {
+    pub fn put(&self, key: &Key, link: Box<Link>, now: Instant) {
         let keepalive = key.group.keepalive;
-        let spent = link.requests >= keepalive.requests || link.opened.elapsed() >= keepalive.time;
+        let spent = link.requests >= keepalive.requests || now.saturating_duration_since(link.opened) >= keepalive.time;
         if spent || keepalive.connections == 0 || link.sender.is_closed() {
             return;
         }
@@ -122,7 +123,7 @@ impl Pool {
             Some(idle) => idle,
             None => groups.entry(key.group.name.clone()).or_default(),
         };
-        idle.push_back(Idle { peer: Arc::clone(&key.peer), link, until: Instant::now() + keepalive.timeout });
+        idle.push_back(Idle { peer: Arc::clone(&key.peer), link, until: now + keepalive.timeout });
         while idle.len() > keepalive.connections {
             idle.pop_front();
         }

@@ -5,7 +5,6 @@ mod service;
 mod wait;
 
 use super::{
-    deadline::Deadline,
     exchange::Exchange,
     generation::Http,
     heads::{self, Asked, Limits, ServerHandle, ServerSide, Stop},
@@ -22,6 +21,7 @@ use hyper::server::conn::http1;
 #[cfg(test)]
 pub(super) use service::{exchange, place};
 use service::Service;
+pub use service::keeps;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     future::{Future, poll_fn},
@@ -215,6 +215,7 @@ impl Connection {
     /// Logs the request that has ended, if one has.
     fn settle(&self) -> Option<Duration> {
         let mut exchange = self.finishing.borrow_mut().take()?;
+        self.worker.clock.update();
         exchange.sent.total = self.side.sent_now();
         pipeline::log(&exchange);
         let core = &exchange.location.settings.core;
@@ -235,14 +236,15 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
     if let Some(connection) = Rc::get_mut(&mut connection) {
         connection.side = handle.side().clone();
     }
+    let _end = End(Rc::clone(&connection));
     if connection.with_host(|host| host.proxy_protocol) && !Box::pin(wait::proxy_header(&handle, &connection)).await {
         return;
     }
     let mut hyper: Option<Pin<Box<http1::Connection<heads::ServerIo<S>, Service>>>> = None;
     let mut idle = wait::Idle::First;
-    let mut deadline = Deadline::default();
+    let mut timers = wait::Timers::new(&connection);
     loop {
-        let asked = match wait::next(&handle, &connection, idle, &mut hyper, &mut deadline).await {
+        let asked = match wait::next(&handle, &connection, idle, &mut hyper, &mut timers).await {
             Ok(head) => Asked::Request(head),
             Err(wait::End::Stop(Stop::Refused(refusal))) => Asked::Refused(refusal),
             Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
@@ -283,6 +285,17 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                 connection.settle();
                 return;
             }
+        }
+    }
+}
+
+/// Logs the request in which a connection is ended because `worker_shutdown_timeout` is over.
+struct End(Rc<Connection>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if self.0.serial < self.0.worker.expired.get() {
+            self.0.settle();
         }
     }
 }

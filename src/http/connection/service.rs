@@ -57,6 +57,7 @@ async fn answer(
     head: RequestHead,
     incoming: Incoming,
 ) -> Result<hyper::Response<Outgoing>, NoAnswer> {
+    connection.worker.clock.update();
     let body = RequestBody::new(head.has_body().then_some(incoming));
     let mut under_way = UnderWay(Some(Box::new(exchange(&connection, head, body))));
     let exchange = under_way.exchange();
@@ -145,7 +146,7 @@ fn send(
         return Err(NoAnswer);
     };
     let framing = response::framing(&exchange, &response);
-    let keepalive = keeps(connection, &exchange, &response, framing);
+    let keepalive = keeps(&exchange, &response, framing);
     if !keepalive {
         connection.broken.set(true);
     }
@@ -185,7 +186,8 @@ fn send(
 }
 
 /// Whether the connection serves another request after this answer (`ngx_http_handler`, `ngx_http_update_location_config`).
-fn keeps(connection: &Connection, exchange: &Exchange, response: &Response, framing: Framing) -> bool {
+pub fn keeps(exchange: &Exchange, response: &Response, framing: Framing) -> bool {
+    let connection = &exchange.connection;
     let core = &exchange.location.settings.core;
     let disabled = exchange.field("user-agent").is_some_and(|agent| {
         core.keepalive_disable.msie6 && memchr::memmem::find(agent, b"MSIE 6.").is_some()
@@ -244,7 +246,7 @@ impl Drop for UnderWay {
 
 /// A connection to an upstream that has switched protocols.
 pub struct Switch {
-    link: Link,
+    link: Box<Link>,
     /// The longest silence on both sides.
     gap: Duration,
 }

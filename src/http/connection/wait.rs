@@ -16,7 +16,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::futures::OwnedNotified, time::Instant};
 
 /// Why the connection waits.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,22 @@ impl End {
     }
 }
 
+/// What a connection is woken by while it waits, kept from one request to the next.
+pub struct Timers {
+    deadline: Deadline,
+    changed: Pin<Box<OwnedNotified>>,
+}
+
+impl Timers {
+    pub fn new(connection: &Connection) -> Self {
+        let changed = Box::pin(connection.worker.changed.clone().notified_owned());
+        Self { deadline: Deadline::default(), changed }
+    }
+}
+
+/// How long a connection that has sent nothing yet is waited for when the process ends.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// An idle connection keeps hyper's state for this long; then it is dropped and made anew when needed.
 const WARM: Duration = Duration::from_secs(1);
 
@@ -61,22 +77,31 @@ pub async fn next<S: Stream>(
     connection: &Rc<Connection>,
     idle: Idle,
     hyper: &mut Hyper<S>,
-    deadline: &mut Deadline,
+    timers: &mut Timers,
 ) -> Result<RequestHead, End> {
     let limits = |host: Option<&[u8]>| connection.limits(host);
     // Most of the time it is there already.
     if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {
         return head.map_err(End::Stop);
     }
-    let header_timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
-    if let Idle::Between(timeout) = idle
-        && !handle.head_begun()
-    {
+    let mut header_timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
+    if !handle.head_begun() {
+        let timeout = match idle {
+            Idle::First => header_timeout,
+            Idle::Between(timeout) => timeout,
+        };
         let counts = &connection.worker.counts;
         counts.waiting.fetch_add(1, Relaxed);
-        let outcome = between(handle, connection, timeout, hyper, deadline).await;
+        let outcome = between(handle, connection, timeout, hyper, timers).await;
         counts.waiting.fetch_sub(1, Relaxed);
-        outcome?;
+        outcome.map_err(|end| match (idle, end) {
+            (Idle::First, End::Idle) if !connection.worker.quitting.get() => End::Slow,
+            (_, end) => end,
+        })?;
+        if matches!(idle, Idle::First) {
+            // Until the first head is complete the timeout runs once.
+            header_timeout = header_timeout.saturating_sub(connection.started.elapsed());
+        }
         if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {
             return head.map_err(End::Stop);
         }
@@ -86,26 +111,33 @@ pub async fn next<S: Stream>(
         biased;
         head = handle.next_head(&limits) => head.map_err(End::Stop),
         () = tokio::time::sleep(header_timeout) => Err(End::Slow),
-        () = quit_before_first(handle, connection, idle) => Err(End::Idle),
     };
     connection.worker.counts.reading.fetch_sub(1, Relaxed);
     head
 }
 
-/// Waits between two requests until something comes.
+/// Waits for the first byte of a request.
 async fn between<S: Stream>(
     handle: &ServerHandle<S>,
     connection: &Rc<Connection>,
     timeout: Duration,
     hyper: &mut Hyper<S>,
-    deadline: &mut Deadline,
+    timers: &mut Timers,
 ) -> Result<(), End> {
-    let start = Instant::now();
-    let end = start + timeout;
+    let start = Instant::from_std(connection.worker.clock.instant());
+    let mut end = start + timeout;
     let mut next = start + WARM.min(timeout);
     loop {
-        if connection.worker.quitting.get() || !connection.follow() {
+        if !connection.follow() {
             return Err(End::Idle);
+        }
+        if connection.worker.quitting.get() {
+            if connection.requests.get() > 0 {
+                return Err(End::Idle);
+            }
+            // A request may be under way on a connection that was just accepted.
+            end = end.min(Instant::from_std(connection.started) + GRACE);
+            next = next.min(end);
         }
         tokio::select! {
             biased;
@@ -117,26 +149,15 @@ async fn between<S: Stream>(
                 Ok(false) => return Err(End::Stop(Stop::Closed)),
                 Err(error) => return Err(End::Stop(Stop::Io(error))),
             },
-            () = poll_fn(|cx| deadline.poll(cx, next)) => {
+            () = poll_fn(|cx| timers.deadline.poll(cx, next)) => {
                 if next >= end {
                     return Err(End::Idle);
                 }
                 *hyper = None;
                 next = end;
             }
-            () = connection.worker.changed.notified() => {}
+            () = timers.changed.as_mut() => timers.changed.set(connection.worker.changed.clone().notified_owned()),
         }
-    }
-}
-
-/// A connection that has sent nothing yet need not be waited for when the process ends.
-async fn quit_before_first<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, idle: Idle) {
-    loop {
-        let untouched = matches!(idle, Idle::First) && !handle.head_begun();
-        if connection.worker.quitting.get() && untouched {
-            return;
-        }
-        connection.worker.changed.notified().await;
     }
 }
 

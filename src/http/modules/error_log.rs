@@ -5,7 +5,7 @@ use crate::{
     config::{Args, Directive, FromArgs, Handle, Kind, LEVELS, List, MAIN, Module, Scope, values::choose},
     http::Http,
     observe::error_log::Level,
-    syntax::{Fault, Span},
+    syntax::{Fault, Span, Statement, Word},
 };
 use std::ops::RangeInclusive;
 
@@ -49,7 +49,7 @@ impl Target {
 }
 
 impl FromArgs for Target {
-    const TAKES: RangeInclusive<usize> = 1..=2;
+    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         let word = args.word(0);
@@ -61,25 +61,37 @@ impl FromArgs for Target {
             }
             value => File::Path(args.scope.refer(Kind::LogFile, path_bytes(&args.scope.path(value)), word.span)),
         };
-        let Some(level) = args.words().get(1) else { return Ok(Self { file, level: Level::Err }) };
-        let one = crate::syntax::Statement { args: vec![level.clone()], ..args.statement.clone() };
-        let levels = [
-            ("debug", Level::Debug),
-            ("info", Level::Info),
-            ("notice", Level::Notice),
-            ("warn", Level::Warn),
-            ("error", Level::Err),
-            ("crit", Level::Crit),
-            ("alert", Level::Alert),
-            ("emerg", Level::Emerg),
-        ];
-        let args = Args { statement: &one, scope: args.scope, here: args.here, first: true };
-        let level = choose(&args, &levels).map_err(|fault| {
-            let text = [b"invalid log level \"", &level.value[..], b"\""].concat();
-            Fault { message: text, ..fault }
-        })?;
-        Ok(Self { file, level })
+        let Some(first) = args.words().get(1) else { return Ok(Self { file, level: Level::Err }) };
+        let level = level(first, args)?;
+        // There is one level; nginx looks at the other words, and takes none of them.
+        match args.words().get(2) {
+            None => Ok(Self { file, level }),
+            Some(word) => {
+                self::level(word, args)?;
+                Err(Fault::at(word.span, [b"duplicate log level \"", &word.value[..], b"\""].concat()))
+            }
+        }
     }
+}
+
+/// The name of a severity.
+fn level(word: &Word, args: &Args<'_>) -> Result<Level, Fault> {
+    let one = Statement { args: vec![word.clone()], ..args.statement.clone() };
+    let levels = [
+        ("debug", Level::Debug),
+        ("info", Level::Info),
+        ("notice", Level::Notice),
+        ("warn", Level::Warn),
+        ("error", Level::Err),
+        ("crit", Level::Crit),
+        ("alert", Level::Alert),
+        ("emerg", Level::Emerg),
+    ];
+    let args = Args { statement: &one, scope: args.scope, here: args.here, first: true };
+    choose(&args, &levels).map_err(|fault| {
+        let text = [b"invalid log level \"", &word.value[..], b"\""].concat();
+        Fault { message: text, ..fault }
+    })
 }
 
 impl Conf {

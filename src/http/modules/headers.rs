@@ -6,7 +6,7 @@ use crate::{
         Args, Contexts, Directive, FromArgs, LEVELS_IF, Module, Scope, Slot,
         values::{choose, parse_time},
     },
-    http::{dates, exchange::Exchange, response::Response, template::Template},
+    http::{dates, exchange::Exchange, response::{Response, preview}, template::Template},
     syntax::Fault,
 };
 use bytes::Bytes;
@@ -44,13 +44,6 @@ impl Room for Conf {
     type State = ();
 }
 
-impl Conf {
-    /// Whether what is added depends on the request or the answer.
-    pub fn has_variables(&self) -> bool {
-        self.headers.all.iter().any(|header| header.value.as_literal().is_none())
-    }
-}
-
 /// Adds the fields (`ngx_http_headers_filter`).
 pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let conf = &exchange.location.settings.headers;
@@ -63,6 +56,11 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
         conf.expires.apply(exchange, response);
     }
     for header in conf.headers.all.iter().filter(|header| safe || header.always) {
+        if header.value.as_literal().is_none() {
+            // It may speak of the answer it is added to, and of what was added before.
+            exchange.sent.status = response.status;
+            exchange.sent.text = preview(exchange, response);
+        }
         let value = header.value.evaluate_bytes(exchange);
         header.apply(exchange, response, value);
     }
@@ -172,8 +170,8 @@ impl Header {
         }
         // nginx's own `Server` and `Date` stay beside those that are added here.
         if is(b"server") && !response.fields.contains("server") {
-            let signature = exchange.location.settings.core.server_tokens.signature(exchange);
-            response.push(&b"Server"[..], Bytes::copy_from_slice(signature.as_ref()));
+            let signature = exchange.location.settings.core.server_tokens.signature();
+            response.push(&b"Server"[..], Bytes::from_static(signature));
         }
         if is(b"date") && !response.fields.contains("date") {
             response.push(&b"Date"[..], dates::http_date(now(exchange)));

@@ -1,6 +1,6 @@
 //! `try_files`: the first of several files that is there, or what to do instead.
 
-use super::Room;
+use super::{Room, core::Alias};
 use crate::{
     config::{Args, Contexts, Directive, FromArgs, LOCATION, Module, SERVER, values::parse_number},
     http::{
@@ -53,10 +53,13 @@ pub fn precontent(exchange: &mut Exchange) -> Phase {
     for file in &tries.files {
         let name: Bytes = file.name.evaluate_bytes(exchange);
         let place = &exchange.location.settings.core.place;
-        let prefix = if place.alias && !exchange.location.regex { &exchange.location.name[..] } else { b"" };
+        let prefix = match place.alias {
+            Alias::Prefix(length) => exchange.path.slice(..length.min(exchange.path.len())),
+            Alias::Whole | Alias::No => Bytes::new(),
+        };
         // Under `alias` a name that begins as its location does, as `$uri` does, is taken without that beginning.
         let name = match file.name.as_literal() {
-            None if name.starts_with(prefix) => name.slice(prefix.len()..),
+            None if name.starts_with(&prefix) => name.slice(prefix.len()..),
             _ => name,
         };
         let mut path = files::root(exchange);
@@ -70,9 +73,9 @@ pub fn precontent(exchange: &mut Exchange) -> Phase {
         if metadata.is_dir() != file.directory {
             continue;
         }
-        let (alias, regex) = (place.alias, exchange.location.regex);
-        let uri: Bytes = if prefix.is_empty() { name } else { [prefix, &name].concat().into() };
-        if alias && regex {
+        let whole = place.alias == Alias::Whole;
+        let uri: Bytes = if prefix.is_empty() { name } else { [&prefix[..], &name].concat().into() };
+        if whole {
             if file.directory {
                 return Phase::Continue(());
             }

@@ -81,7 +81,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     };
     let rules = Rules { hidden: &[], redirect: None };
     let wire = Wire::Cgi(packet);
-    let job = Job { group, passing: &conf.passing, rules, wire, scheme: "uwsgi://", uri: Bytes::new() };
+    let connecting = conf.passing.connecting(exchange);
+    let job = Job { group, passing: &conf.passing, connecting, rules, wire, scheme: "uwsgi://", uri: Bytes::new() };
     pass::pass(exchange, job).await
 }
 
@@ -105,21 +106,23 @@ fn without_scheme(url: &[u8]) -> Result<&[u8], &'static str> {
 fn packet(exchange: &Exchange, conf: &Conf) -> Result<Bytes, uwsgi::TooLarge> {
     let mut pairs: Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> = Vec::with_capacity(conf.params.len() + 16);
     for param in conf.params.iter() {
+        // Written empty, it only keeps the client's field of that name away.
+        if param.name.starts_with(b"HTTP_") && param.value.as_literal().is_some_and(|value| value.is_empty()) {
+            continue;
+        }
         let value = param.value.evaluate(exchange);
         if !(param.if_not_empty && value.is_empty()) {
             pairs.push((Cow::Borrowed(&param.name), value));
         }
     }
-    if !conf.params.iter().any(|param| param.name == "HTTP_HOST") && conf.passing.pass_request_headers {
+    if !conf.params.iter().any(|param| param.name == "HTTP_HOST") {
         let mut host = exchange.host.to_vec();
         let port = super::core::request_port(exchange);
         if !port.is_empty() {
             host.push(b':');
             host.extend_from_slice(port);
         }
-        if exchange.field("host").is_some() || exchange.head.authority.is_some() {
-            pairs.push((Cow::Borrowed(b"HTTP_HOST"), Cow::Owned(host)));
-        }
+        pairs.push((Cow::Borrowed(b"HTTP_HOST"), Cow::Owned(host)));
     }
     if conf.passing.pass_request_headers {
         let fields = &exchange.head.fields;

@@ -16,7 +16,7 @@ use crate::{
     upstream::Selection,
 };
 use bytes::Bytes;
-use std::time::Instant;
+use std::{task::Poll, time::Instant};
 
 /// What a room does to an answer.
 pub struct Rules<'j> {
@@ -41,7 +41,7 @@ pub(super) async fn respond(
     selection: Selection,
     began: Instant,
 ) -> Phase {
-    let Answer { head, mut body } = answer;
+    let Answer { mut head, mut body } = answer;
     if head.version == (0, 9) {
         exchange.log_about(Level::Err, "upstream sent no valid HTTP/1.0 header", None);
         // Then the client gets no head, either.
@@ -54,32 +54,34 @@ pub(super) async fn respond(
         attempt.status = head.status;
         attempt.bytes_received = head.length as u64;
     }
-    exchange.upstream_fields = head.fields.clone();
     body.hold(selection, began);
     let ignore = job.passing.ignore_headers;
     if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(IgnoreHeaders::REDIRECT)) {
         body.report(exchange);
-        return Phase::Break(accel_redirect(exchange, target));
+        let target = target.to_vec();
+        exchange.upstream_fields = head.fields;
+        return Phase::Break(accel_redirect(exchange, &target));
     }
     if job.passing.intercept_errors && head.status >= 300 && exchange.location.settings.error_page.covers(head.status) {
         body.report(exchange);
+        exchange.upstream_fields = head.fields;
         return Phase::Break(Break::Status(head.status));
     }
     if let Some(rate) = head.fields.get("x-accel-limit-rate").filter(|_| !ignore.has(IgnoreHeaders::LIMIT_RATE)) {
         exchange.state.core.limit_rate = crate::config::values::parse_number(rate).map(|rate| rate as u64);
     }
     let mut response = translate(exchange, job, &head);
+    exchange.upstream_fields = std::mem::take(&mut head.fields);
     if head.status == 101 && exchange.head.upgrade {
         response.upgrade = true;
         exchange.tunnel_timeout = job.passing.read_timeout.0;
     }
     if response.bodyless(exchange) && !response.upgrade {
         // Reading the empty body to its end gives the connection back.
-        let ended = std::future::poll_fn(|cx| body.poll_next(cx));
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(1), ended).await;
+        let _ = std::future::poll_fn(|cx| Poll::Ready(body.poll_next(cx))).await;
         body.report(exchange);
     } else {
-        response.body = Body::Upstream(Box::new(body));
+        response.body = Body::Upstream(body);
     }
     Phase::Break(response.into())
 }

@@ -3,9 +3,10 @@
 use super::{Answer, Attempt, Job};
 use crate::{
     http::{
-        body::{Body, BodyError},
+        body::{Body, BodyError, RequestBodyError},
         exchange::Exchange,
         heads::{self, ClientSide, Framing, HeadError},
+        worker::Clock,
     },
     upstream::{
         Failure,
@@ -51,7 +52,7 @@ impl hyper::body::Body for Outbound {
             Self::Kept(body) => body.poll_next(cx).map(|next| next.map(|piece| piece.map(Frame::data))),
             Self::Streamed(incoming) => Pin::new(incoming).poll_frame(cx).map(|next| match next? {
                 Ok(frame) => Some(Ok(frame)),
-                Err(_) => Some(Err(BodyError::Upstream(Failure::Client))),
+                Err(_) => Some(Err(BodyError::Upstream(Failure::Client(RequestBodyError::Gone)))),
             }),
         }
     }
@@ -92,13 +93,14 @@ pub(super) async fn ask(
 
 /// The same over one connection.
 async fn over(
-    mut link: Link,
+    mut link: Box<Link>,
     key: &Key,
     attempt: &mut Attempt,
     exchange: &mut Exchange,
     job: &Job<'_>,
     request: &Request,
 ) -> Result<Answer, Failure> {
+    let worker = Rc::clone(&exchange.connection.worker);
     if poll_fn(|cx| link.poll_ready(cx)).await.is_err() {
         return Err(Failure::Closed);
     }
@@ -110,23 +112,28 @@ async fn over(
     };
     let message = heads::framing::request(request.framing, request.head_only, request.keepalive, body);
     let sending = link.sender.send_request(message);
-    let response = patiently(&mut link, job, sending).await;
+    let response = patiently(&mut link, job, &worker.clock, sending).await;
     attempt.sent = link.side.sent_now() > 0;
     exchange.note_traffic(&link.side);
     let incoming = response?.map_err(|error| failure(&link.side, &error))?.into_body();
     let Some(head) = link.side.take_response() else { return Err(Failure::Closed) };
     attempt.answered(exchange);
     let keep = request.keepalive && !head.close && !head.upgrade;
-    let lease = Lease::new(Rc::clone(&exchange.connection.worker), key.clone(), link, keep);
+    let lease = Lease::new(worker, key.clone(), link, keep);
     let body = UpstreamBody::http(incoming, lease, job.passing.read_timeout.0);
     Ok(Answer { head, body })
 }
 
 /// Waits for an answer as long as bytes move: `_send_timeout` between writes, `_read_timeout` for the head.
-async fn patiently<T>(link: &mut Link, job: &Job<'_>, sending: impl Future<Output = T>) -> Result<T, Failure> {
+async fn patiently<T>(
+    link: &mut Link,
+    job: &Job<'_>,
+    clock: &Clock,
+    sending: impl Future<Output = T>,
+) -> Result<T, Failure> {
     let mut sending = std::pin::pin!(sending);
     let mut moved = 0;
-    let mut until = Instant::now();
+    let mut until = Instant::from_std(clock.instant());
     poll_fn(|cx| {
         link.drive(cx);
         // It can only be ready because of what was just driven.
@@ -135,9 +142,12 @@ async fn patiently<T>(link: &mut Link, job: &Job<'_>, sending: impl Future<Outpu
         }
         let counted = 1 + link.side.sent_now() + link.side.received_now();
         if counted != moved {
+            if moved != 0 {
+                clock.update();
+            }
             moved = counted;
             let blocked = link.side.write_blocked();
-            until = Instant::now() + if blocked { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
+            until = Instant::from_std(clock.instant()) + if blocked { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
         }
         link.deadline.poll(cx, until).map(|()| Err(Failure::Timeout))
     })
@@ -161,8 +171,8 @@ fn failure(side: &ClientSide, error: &hyper::Error) -> Failure {
         {
             return Failure::Io("recv()", crate::http::files::errno(io));
         }
-        if let Some(BodyError::Upstream(Failure::Client)) = inner.downcast_ref() {
-            return Failure::Client;
+        if let Some(BodyError::Upstream(Failure::Client(error))) = inner.downcast_ref() {
+            return Failure::Client(*error);
         }
         cause = inner.source();
     }

@@ -15,6 +15,7 @@ use super::{
     body::UpstreamBody,
     connect,
     failure::cases,
+    local::Options,
     peer::Peer,
 };
 use crate::{
@@ -27,12 +28,14 @@ use crate::{
     observe::error_log::Level,
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 /// What a room wants passed on.
 pub struct Job<'j> {
     pub group: Arc<Group>,
     pub passing: &'j Passing,
+    /// How connections are opened.
+    pub connecting: Options,
     /// What is done to the answer.
     pub rules: Rules<'j>,
     pub wire: Wire,
@@ -52,20 +55,20 @@ pub enum Wire {
 /// An answer whose head is here and whose body is coming.
 pub struct Answer {
     pub head: ResponseHead,
-    pub body: UpstreamBody,
+    pub body: Box<UpstreamBody>,
 }
 
 /// Passes the request on and answers with what comes back.
 pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
     // From here on the request ends if its client leaves: nobody would read the answer.
     exchange.connection.abortable.set(true);
-    let started = Instant::now();
+    let clock = &Rc::clone(&exchange.connection.worker).clock;
+    let started = clock.instant();
     let client = Client { address: exchange.remote_address() };
     let mut selection = job.group.select(client);
     selection.limit_tries(job.passing.next_upstream_tries);
     let mut new_pass = !exchange.tries.is_empty();
     loop {
-        let clock = &exchange.connection.worker.clock;
         let Ok(peer) = selection.next(clock.millis()) else {
             exchange.tries.push(Try { peer: job.group.name.clone(), status: 502, new_pass, ..Try::default() });
             let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
@@ -74,9 +77,9 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         };
         exchange.tries.push(Try { peer: peer.name.clone(), new_pass, ..Try::default() });
         new_pass = false;
-        let mut attempt = Attempt { began: Instant::now(), sent: false, reused: false };
+        let mut attempt = Attempt { began: clock.instant(), sent: false, reused: false };
         let outcome = attempt.ask(exchange, &job, &peer).await;
-        attempt.note_time(exchange);
+        clock.update();
         let (case, status) = match outcome {
             Ok(answer) => {
                 let status = answer.head.status;
@@ -93,6 +96,7 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
                 (failure.case(), failure.status())
             }
         };
+        attempt.note_time(exchange);
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.status = status;
         }
@@ -157,22 +161,25 @@ impl Attempt {
         job: &Job<'_>,
         peer: &Peer,
     ) -> Result<connect::Stream, Failure> {
-        let passing = job.passing;
-        let stream = connect::connect(&peer.address, passing.connect_timeout.0, passing.socket_keepalive).await?;
+        let stream = connect::connect(&peer.address, &job.connecting).await?;
+        exchange.connection.worker.clock.update();
         self.connected(exchange);
         Ok(stream)
     }
 
     fn connected(&self, exchange: &mut Exchange) {
+        let elapsed = self.elapsed_ms(exchange);
         if let Some(attempt) = exchange.tries.last_mut() {
-            attempt.connect_ms = Some(self.elapsed_ms());
+            attempt.connect_ms = Some(elapsed);
         }
     }
 
     /// The head of the answer is here.
     fn answered(&self, exchange: &mut Exchange) {
+        exchange.connection.worker.clock.update();
+        let elapsed = self.elapsed_ms(exchange);
         if let Some(attempt) = exchange.tries.last_mut() {
-            attempt.header_ms = Some(self.elapsed_ms());
+            attempt.header_ms = Some(elapsed);
         }
     }
 
@@ -187,13 +194,14 @@ impl Attempt {
     }
 
     fn note_time(&self, exchange: &mut Exchange) {
+        let elapsed = self.elapsed_ms(exchange);
         if let Some(attempt) = exchange.tries.last_mut() {
-            attempt.response_ms = Some(self.elapsed_ms());
+            attempt.response_ms = Some(elapsed);
         }
     }
 
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn elapsed_ms(&self, exchange: &Exchange) -> u64 {
+        exchange.connection.worker.clock.millis_since(self.began)
     }
 }
 
@@ -208,7 +216,7 @@ impl Job<'_> {
 
     fn log(&self, exchange: &Exchange, peer: &Peer, failure: &Failure, sent: bool) {
         let level = match failure {
-            Failure::Client => Level::Info,
+            Failure::Client(_) => Level::Info,
             Failure::Connect(_, error) => match error.raw_os_error() {
                 Some(
                     libc::ECONNREFUSED

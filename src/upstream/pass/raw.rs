@@ -3,7 +3,7 @@
 use super::{Answer, Attempt, Job};
 use crate::{
     http::{
-        body::Body,
+        body::{Body, RequestBodyError},
         exchange::Exchange,
         files::errno,
         heads::{
@@ -81,7 +81,7 @@ async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Failure> {
     match poll_fn(|cx| body.poll_next(cx)).await {
         None => Ok(None),
         Some(Ok(piece)) => Ok(Some(piece)),
-        Some(Err(_)) => Err(Failure::Client),
+        Some(Err(_)) => Err(Failure::Client(RequestBodyError::Gone)),
     }
 }
 

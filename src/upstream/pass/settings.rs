@@ -1,13 +1,13 @@
 //! The settings that `proxy_`, `uwsgi_` and their kin share: declared once by suffix, registered under
 //! each room's prefix.
 
-use super::super::failure::cases;
+use super::super::{failure::cases, local::{Bind, Options}};
 use crate::{
     config::{
         Args, Directive, FromArgs, LEVELS, List,
         values::{Msec, Offset, Size, TempPath, choose_mask},
     },
-    http::modules::core::Buffers,
+    http::{exchange::Exchange, modules::core::Buffers, template::Template},
     syntax::Fault,
 };
 use bytes::Bytes;
@@ -40,6 +40,17 @@ pub struct Passing {
     pub pass_request_headers: bool,
     pub pass_request_body: bool,
     pub socket_keepalive: bool,
+    /// Bytes; 0 leaves it to the kernel.
+    pub socket_rcvbuf: Size,
+    /// Bytes; 0 leaves it to the kernel.
+    pub socket_sndbuf: Size,
+    pub bind: Bind,
+    /// Bytes a second that are read of an answer, where it is buffered; 0 is no limit.
+    pub limit_rate: Option<Template>,
+    /// The request goes on though its client has left.
+    pub ignore_client_abort: bool,
+    /// Ranges of an answer are served whether or not its upstream serves them.
+    pub force_ranges: bool,
 }
 
 impl Default for Passing {
@@ -66,6 +77,25 @@ impl Default for Passing {
             pass_request_headers: true,
             pass_request_body: true,
             socket_keepalive: false,
+            socket_rcvbuf: Size(0),
+            socket_sndbuf: Size(0),
+            bind: Bind::Off,
+            limit_rate: None,
+            ignore_client_abort: false,
+            force_ranges: false,
+        }
+    }
+}
+
+impl Passing {
+    /// How this request's connections are opened.
+    pub fn connecting(&self, exchange: &Exchange) -> Options {
+        Options {
+            timeout: self.connect_timeout.0,
+            keepalive: self.socket_keepalive,
+            receive_buffer: self.socket_rcvbuf.0,
+            send_buffer: self.socket_sndbuf.0,
+            local: self.bind.of(exchange),
         }
     }
 }
@@ -93,6 +123,12 @@ pub const DIRECTIVES: &[Directive<Passing>] = &[
     Directive::new("_pass_request_headers", LEVELS, |passing| &mut passing.pass_request_headers),
     Directive::new("_pass_request_body", LEVELS, |passing| &mut passing.pass_request_body),
     Directive::new("_socket_keepalive", LEVELS, |passing| &mut passing.socket_keepalive),
+    Directive::new("_socket_rcvbuf", LEVELS, |passing| &mut passing.socket_rcvbuf),
+    Directive::new("_socket_sndbuf", LEVELS, |passing| &mut passing.socket_sndbuf),
+    Directive::new("_bind", LEVELS, |passing| &mut passing.bind),
+    Directive::new("_limit_rate", LEVELS, |passing| &mut passing.limit_rate),
+    Directive::new("_ignore_client_abort", LEVELS, |passing| &mut passing.ignore_client_abort),
+    Directive::new("_force_ranges", LEVELS, |passing| &mut passing.force_ranges),
 ];
 
 /// `_next_upstream`: the cases in which another peer is asked.

@@ -6,7 +6,7 @@ mod types;
 mod values;
 mod variables;
 
-pub use place::Place;
+pub use place::{Alias, Place};
 pub use timing::{KeepaliveDisable, KeepaliveTimeout};
 pub use types::Types;
 pub use variables::{argument, basic_credentials, by_variable_name, number, put, request_port};
@@ -19,7 +19,7 @@ use crate::{
         values::{Given, Msec, Offset, Size, TempPath},
     },
     http::{
-        template::Template,
+        template::SizeTemplate,
         variables::{Prefixed, Variable},
     },
     syntax::Fault,
@@ -66,8 +66,8 @@ pub struct Conf {
     pub etag: bool,
     pub max_ranges: Option<usize>,
     pub chunked_transfer_encoding: bool,
-    pub limit_rate: Option<Template>,
-    pub limit_rate_after: Option<Template>,
+    pub limit_rate: Option<SizeTemplate>,
+    pub limit_rate_after: Option<SizeTemplate>,
     pub msie_padding: bool,
     pub msie_refresh: bool,
     pub log_not_found: bool,
@@ -163,10 +163,10 @@ impl Module for Conf {
         Directive::new("log_not_found", LEVELS, |conf| &mut conf.log_not_found),
     ];
 
-    fn enter(this: &mut Arc<Self>, level: Contexts) {
-        if this.internal.0 || this.place.alias || this.place.here.is_some() {
+    fn enter(this: &mut Arc<Self>, _level: Contexts) {
+        if this.internal.0 || this.place.here.is_some() {
             let this = Arc::make_mut(this);
-            this.place.enter(level);
+            this.place.enter();
             this.internal = Given(false);
         }
     }

@@ -1,9 +1,12 @@
 //! `root` and `alias`: where the files of a location are.
 
 use crate::{
-    config::{Args, Contexts, IF_IN_LOCATION, LIMIT_EXCEPT, Scope, Slot},
-    http::template::{Part, Template},
-    syntax::{Fault, Span},
+    config::{Args, Scope, Slot},
+    http::{
+        location_tree::Pattern,
+        template::{Part, Template},
+    },
+    syntax::{Fault, Span, Statement},
 };
 use bytes::Bytes;
 use std::{ops::RangeInclusive, os::unix::ffi::OsStrExt};
@@ -13,15 +16,42 @@ use std::{ops::RangeInclusive, os::unix::ffi::OsStrExt};
 pub struct Place {
     /// The folder; without variables it is absolute once the level is settled.
     pub path: Template,
-    /// The path replaces the location's own prefix instead of standing before it.
-    pub alias: bool,
+    /// What the folder takes the place of.
+    pub alias: Alias,
     /// Where this level says so itself, and with which word.
     pub here: Option<(Span, bool)>,
 }
 
+/// Whether the folder stands before a request's path, as `root` does, or takes the place of a part of it
+/// (`clcf->alias`). A nested location has the folder of the one around it, and so does its alias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alias {
+    /// `root`
+    #[default]
+    No,
+    /// Of so many bytes: the name of the location.
+    Prefix(usize),
+    /// Of all of it: in a location given by an expression.
+    Whole,
+}
+
+impl Alias {
+    /// What an `alias` takes the place of in the location around it.
+    fn inside(location: Option<&Statement>) -> Result<Self, &'static str> {
+        let words: Vec<_> = location.iter().flat_map(|location| &location.args).map(|word| &word.value[..]).collect();
+        match Pattern::parse(&words) {
+            Ok(Pattern::Named(_)) => Err("the \"alias\" directive cannot be used inside the named location"),
+            Ok(Pattern::Regex(_)) => Ok(Self::Whole),
+            Ok(pattern) => Ok(Self::Prefix(pattern.name().len())),
+            // Whoever reads the location says what is wrong with it.
+            Err(_) => Ok(Self::No),
+        }
+    }
+}
+
 impl Default for Place {
     fn default() -> Self {
-        Self { path: Template::literal(Bytes::from_static(b"html")), alias: false, here: None }
+        Self { path: Template::literal(Bytes::from_static(b"html")), alias: Alias::No, here: None }
     }
 }
 
@@ -31,13 +61,9 @@ impl Place {
         self
     }
 
-    /// A nested location starts from `root`; an `alias` belongs to its own location, and to the
-    /// `if` and `limit_except` inside.
-    pub fn enter(&mut self, level: Contexts) {
+    /// A nested level may have a folder of its own.
+    pub fn enter(&mut self) {
         self.here = None;
-        if !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
-            self.alias = false;
-        }
     }
 
     /// Completes a relative folder by the prefix.
@@ -63,6 +89,11 @@ impl Slot for Place {
             };
             return Err(Fault::at(args.statement.name.span, text).also(span, "first set here"));
         }
+        let of = match alias {
+            true => Alias::inside(args.scope.enclosing().as_ref()),
+            false => Ok(Alias::No),
+        };
+        let of = of.map_err(|text| Fault::at(args.statement.name.span, text))?;
         for variable in [&b"$document_root"[..], b"${document_root}", b"$realpath_root", b"${realpath_root}"] {
             if memchr::memmem::find(&word.value, variable).is_some() {
                 let name = String::from_utf8_lossy(variable).replace(['{', '}'], "");
@@ -77,7 +108,7 @@ impl Slot for Place {
             value = &value[..value.len() - 1];
         }
         self.path = Template::compile_text(value, word, args.scope)?;
-        self.alias = alias;
+        self.alias = of;
         self.here = Some((args.statement.name.span, alias));
         Ok(())
     }

@@ -5,10 +5,10 @@ use crate::{
         Args, FromArgs,
         values::{choose, parse_number, parse_size},
     },
-    http::{exchange::Exchange, status, template::Template},
+    http::status,
     syntax::Fault,
 };
-use std::{borrow::Cow, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 /// `satisfy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,34 +71,26 @@ impl FromArgs for Buffers {
 }
 
 /// `server_tokens`: how the server signs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerTokens {
     On,
     /// As `on`, with the build's name where there is one.
     Build,
     Off,
-    /// A text of the operator's own (NGINX Plus); empty hides the field.
-    Text(Template),
 }
 
 impl ServerTokens {
     /// The value of the `Server` field.
-    pub fn signature<'t>(&'t self, exchange: &Exchange) -> Cow<'t, [u8]> {
+    pub fn signature(self) -> &'static [u8] {
         match self {
-            Self::On | Self::Build => Cow::Borrowed(status::SIGNATURE.as_bytes()),
-            Self::Off => Cow::Borrowed(b"tidegate"),
-            Self::Text(text) => text.evaluate(exchange),
+            Self::On | Self::Build => status::SIGNATURE.as_bytes(),
+            Self::Off => b"tidegate",
         }
     }
 }
 
 impl FromArgs for ServerTokens {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        Ok(match &args.word(0).value[..] {
-            b"on" => Self::On,
-            b"off" => Self::Off,
-            b"build" => Self::Build,
-            _ => Self::Text(Template::compile(args.word(0), args.scope)?),
-        })
+        choose(args, &[("on", Self::On), ("off", Self::Off), ("build", Self::Build)])
     }
 }

@@ -4,10 +4,6 @@ use crate::http::{
     exchange::Exchange,
     variables::{Prefixed, Variable},
 };
-use crate::{
-    observe::error_log::Level,
-    upstream::wire::proxy_protocol::{Header, TlvError},
-};
 use bytes::Bytes;
 use std::io::Write;
 
@@ -39,7 +35,12 @@ pub const VARIABLES: &[Variable] = &[
     }),
     Variable::new("content_length", |ex, out| match ex.field("content-length") {
         Some(length) => put(out, length),
-        None => ex.head.chunked && ex.body.length().is_some_and(|length| number(out, length)),
+        None if !ex.head.chunked => false,
+        None => match ex.body.length() {
+            Some(length) => number(out, length),
+            // Once there is an answer, a body that nobody read counts for nothing.
+            None => ex.sent.status != 0 && !ex.body.streamed() && number(out, 0),
+        },
     }),
     Variable::new("content_type", |ex, out| of_field(ex, "content-type", out)),
     Variable::new("host", |ex, out| put(out, &ex.host)),
@@ -83,14 +84,6 @@ pub const VARIABLES: &[Variable] = &[
     }),
     Variable::new("time_local", |ex, out| put(out, &ex.connection.worker.clock.log_time())),
     Variable::new("time_iso8601", |ex, out| put(out, &ex.connection.worker.clock.iso8601())),
-    Variable::new("proxy_protocol_addr", |ex, out| proxied(ex, |header| put(out, header.source_address.as_bytes()))),
-    Variable::new("proxy_protocol_port", |ex, out| proxied(ex, |header| number(out, header.source_port.into()))),
-    Variable::new("proxy_protocol_server_addr", |ex, out| {
-        proxied(ex, |header| put(out, header.destination_address.as_bytes()))
-    }),
-    Variable::new("proxy_protocol_server_port", |ex, out| {
-        proxied(ex, |header| number(out, header.destination_port.into()))
-    }),
     Variable::new("http_host", |ex, out| of_field(ex, "host", out)),
     Variable::new("http_cookie", |ex, out| joined(ex.head.fields.get_all("cookie"), b"; ", out)),
     Variable::new("http_x_forwarded_for", |ex, out| joined(ex.head.fields.get_all("x-forwarded-for"), b", ", out)),
@@ -102,35 +95,17 @@ pub const FAMILIES: &[Prefixed] = &[
     Prefixed { prefix: "sent_trailer_", get: |_, _, _| false },
     Prefixed { prefix: "cookie_", get: cookie },
     Prefixed { prefix: "arg_", get: argument },
-    Prefixed { prefix: "proxy_protocol_tlv_", get: tlv },
 ];
 
 /// The head and what was read of the body with its frame; what is only read away does not count.
 fn request_length(ex: &Exchange) -> u64 {
-    let body = if ex.body.received() > 0 || ex.body.is_streaming() { ex.connection.side.body_received() } else { 0 };
+    let body = if ex.body.received() > 0 || ex.body.streamed() { ex.connection.side.body_received() } else { 0 };
     ex.head.length as u64 + body
 }
 
 /// `$uri`; none in a request that broke off before there was one.
 fn path(ex: &Exchange, out: &mut Vec<u8>) -> bool {
     !ex.head.target.is_empty() && put(out, &ex.path)
-}
-
-/// Something of what the PROXY protocol said.
-fn proxied(ex: &Exchange, mut tell: impl FnMut(&Header) -> bool) -> bool {
-    ex.connection.proxied.get().is_some_and(&mut tell)
-}
-
-fn tlv(ex: &Exchange, name: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(header) = ex.connection.proxied.get() else { return false };
-    match header.tlv(&String::from_utf8_lossy(name)) {
-        Ok(value) => value.is_some_and(|value| put(out, &value)),
-        Err(TlvError::ShortSsl) => false,
-        Err(error) => {
-            ex.log(Level::Err, &error.to_string());
-            false
-        }
-    }
 }
 
 /// The port of the `Host` field or the request line; empty where there is none.

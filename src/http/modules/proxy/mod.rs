@@ -92,7 +92,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
     let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite) };
     let wire = Wire::Http(request);
-    let job = Job { group: target.group, passing: &conf.passing, rules, wire, scheme: "http://", uri };
+    let connecting = conf.passing.connecting(exchange);
+    let job = Job { group: target.group, passing: &conf.passing, connecting, rules, wire, scheme: "http://", uri };
     pass::pass(exchange, job).await
 }
 
