@@ -149,6 +149,8 @@ fn levels(globals: &Block, root: &Block, invocation: &Invocation, scope: &Scope<
             let span = root.statements.first().map_or(root.close, |statement| statement.name.span);
             scope.fault(Fault { severity: Severity::Notice, ..Fault::at(span, text) });
         }
+        // One that is there and wrong has been told of.
+        None if blocks.iter().any(|statement| statement.name.value == b"events") => {}
         None => scope.fault(Fault::nowhere("no \"events\" section in configuration").help("add `events {}`")),
     }
     default_error_log(&mut settings, invocation, scope);

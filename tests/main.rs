@@ -10,7 +10,9 @@
 #![allow(dead_code)]
 
 mod examples;
+mod fuzz_corpus;
 mod load;
 mod support;
+mod tidy;
 mod tutorials;
 mod versus;

@@ -73,7 +73,7 @@ pub fn sort(faults: &mut [Fault], sources: &Sources) {
 /// What of all candidates was probably meant; `None` if no one is near. Letter case is no difference.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name: Vec<char> = name.to_lowercase().chars().collect();
-    let bound = name.len().div_ceil(3).min(name.len().saturating_sub(1));
+    let bound = (name.len() + 1) / 3;
     candidates
         .filter(|candidate| candidate.len().abs_diff(name.len()) <= bound)
         .map(|candidate| (distance(&name, &candidate.to_lowercase().chars().collect::<Vec<_>>()), candidate))

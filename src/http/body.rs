@@ -1,12 +1,13 @@
 //! Bodies: what an answer is made of, and what a client sent.
 
-use super::{connection::Connection, exchange::Exchange, limit_rate::Pace};
+use super::{arriving::Arriving, connection::Connection, exchange::Exchange, limit_rate::Pace};
 use crate::upstream::body::UpstreamBody;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use std::{
     fs::File,
+    future::poll_fn,
     io::Write,
     os::unix::fs::FileExt,
     pin::Pin,
@@ -26,6 +27,7 @@ pub enum Body {
     /// Bytes and stretches of a file, one after the other: `multipart/byteranges`.
     Parts(std::vec::IntoIter<Body>, Box<Body>),
     Upstream(Box<UpstreamBody>),
+    Charset(Box<super::modules::charset::CharsetBody>),
     Gzip(Box<super::modules::gzip::GzipBody>),
 }
 
@@ -49,6 +51,7 @@ impl std::fmt::Debug for Body {
             Self::File(_) => "File",
             Self::Parts(..) => "Parts",
             Self::Upstream(_) => "Upstream",
+            Self::Charset(_) => "Charset",
             Self::Gzip(_) => "Gzip",
         })
     }
@@ -81,6 +84,7 @@ impl Body {
                 }
             },
             Self::Upstream(body) => body.poll_next(cx),
+            Self::Charset(body) => body.poll_next(cx),
             Self::Gzip(body) => body.poll_next(cx),
         }
     }
@@ -89,6 +93,7 @@ impl Body {
     pub fn upstream(&self) -> Option<&UpstreamBody> {
         match self {
             Self::Upstream(body) => Some(body),
+            Self::Charset(body) => body.inner().upstream(),
             Self::Gzip(body) => body.inner().upstream(),
             _ => None,
         }
@@ -117,6 +122,7 @@ impl Body {
             Self::File(file) => file.left == 0,
             Self::Upstream(body) => body.is_over(),
             Self::Parts(rest, current) => rest.len() == 0 && current.is_empty(),
+            Self::Charset(body) => body.inner().is_empty(),
             Self::Bytes(_) | Self::Gzip(_) => false,
         }
     }
@@ -171,6 +177,10 @@ impl Outgoing {
     /// The body of an exchange's answer.
     pub fn new(body: Body, exchange: Box<Exchange>, guard: super::heads::BodyGuard) -> Self {
         let pace = Pace::of(&exchange);
+        if pace.is_some() {
+            // Nobody waits long for a client that has gone.
+            exchange.connection.abortable.set(true);
+        }
         Self { body, exchange: Some(exchange), _guard: guard, pace, failed: None }
     }
 
@@ -240,6 +250,8 @@ impl Drop for Outgoing {
 #[derive(Default)]
 pub struct RequestBody {
     incoming: Option<Incoming>,
+    /// To be passed on as it comes.
+    arriving: Option<Box<Arriving>>,
     read: Read,
     received: u64,
     streamed: bool,
@@ -282,6 +294,13 @@ pub struct BodyLimits {
     pub memory: usize,
     /// `client_body_timeout`: the longest gap.
     pub gap: Duration,
+}
+
+impl RequestBodyError {
+    /// Of what hyper says.
+    pub fn of(error: &hyper::Error) -> Self {
+        if error.is_parse() || error.is_user() { Self::Bad } else { Self::Gone }
+    }
 }
 
 impl RequestBody {
@@ -348,8 +367,7 @@ impl RequestBody {
                     Ok(piece) => piece,
                     Err(_) => continue,
                 },
-                Some(Err(error)) if error.is_parse() || error.is_user() => return Err(RequestBodyError::Bad),
-                Some(Err(_)) => return Err(RequestBodyError::Gone),
+                Some(Err(error)) => return Err(RequestBodyError::of(&error)),
             };
             self.received += piece.len() as u64;
             if limits.max != 0 && self.received > limits.max {
@@ -377,6 +395,24 @@ impl RequestBody {
         Ok(())
     }
 
+    /// Reads what has come already, to pass the rest on as it comes. A body that is whole by then is like any that was
+    /// read before it is sent (`request_body_no_buffering`).
+    ///
+    /// # Errors
+    /// [`RequestBodyError`] says whose fault it was.
+    pub async fn read_early(&mut self, limits: BodyLimits) -> Result<(), RequestBodyError> {
+        let Some(incoming) = self.incoming.take() else { return self.read(limits).await };
+        let mut arriving = Box::new(Arriving::new(incoming, limits));
+        if poll_fn(|cx| arriving.poll_early(cx)).await? {
+            let whole = arriving.into_joined();
+            self.received = whole.len() as u64;
+            self.read = Read::Memory(whole);
+        } else {
+            self.arriving = Some(arriving);
+        }
+        Ok(())
+    }
+
     /// A body that was read whole, once more from its start, for one attempt to send it.
     pub fn replay(&self) -> Body {
         match &self.read {
@@ -390,7 +426,7 @@ impl RequestBody {
 
     /// The body is passed on as it comes, and cannot be had twice.
     pub fn is_streaming(&self) -> bool {
-        self.streamed || self.incoming.is_some()
+        self.streamed || self.incoming.is_some() || self.arriving.is_some()
     }
 
     /// The body was, or is being, passed on as it comes.
@@ -399,15 +435,15 @@ impl RequestBody {
     }
 
     /// Takes the body to pass it on as it comes.
-    pub fn take_stream(&mut self) -> Option<Incoming> {
-        let incoming = self.incoming.take()?;
+    pub fn take_stream(&mut self) -> Option<Box<Arriving>> {
+        let arriving = self.arriving.take()?;
         self.streamed = true;
-        Some(incoming)
+        Some(arriving)
     }
 
     /// Takes away what was not read, so that somebody may read it to its end behind the answer.
     pub fn take_unread(&mut self) -> Option<Incoming> {
-        self.incoming.take()
+        self.incoming.take().or_else(|| self.arriving.take().map(|arriving| arriving.into_rest()))
     }
 }
 

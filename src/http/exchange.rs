@@ -180,6 +180,8 @@ pub struct Try {
     /// The peer as logged; empty where none could be picked, then the group's name stands for it.
     pub peer: String,
     pub status: u16,
+    /// `None` where nobody was asked.
+    pub began: Option<Instant>,
     /// Milliseconds; `None` while unknown.
     pub connect_ms: Option<u64>,
     pub header_ms: Option<u64>,

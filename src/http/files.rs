@@ -89,6 +89,17 @@ pub fn open(path: &[u8]) -> io::Result<Found> {
     Ok(Found { file, metadata })
 }
 
+/// Opens a log for appending, and makes it if it is not there.
+///
+/// # Errors
+/// What the system says.
+pub fn append(path: &[u8]) -> io::Result<File> {
+    if path.contains(&0) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    OpenOptions::new().append(true).create(true).mode(0o644).open(bytes_to_path(path))
+}
+
 /// The facts of a path without opening it.
 ///
 /// # Errors

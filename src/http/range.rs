@@ -17,14 +17,17 @@ use std::ops::Range;
 /// 416, to be answered in place of this.
 pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u16> {
     let Some(length) = response.content_length else { return Ok(()) };
-    if !response.ranges || response.status != 200 || !sliceable(&response.body) {
+    if !response.ranges || response.status != 200 || !(sliceable(&response.body) || matches!(response.body, Body::Upstream(_))) {
         return Ok(());
     }
     let most = exchange.location.settings.core.max_ranges;
     if most == Some(0) {
         return Ok(());
     }
-    let most = most.map_or(ranges::UNLIMITED, |most| u32::try_from(most).unwrap_or(u32::MAX));
+    let most = match response.passed {
+        true => 1,
+        false => most.map_or(ranges::UNLIMITED, |most| u32::try_from(most).unwrap_or(u32::MAX)),
+    };
     let plan = match exchange.field("range") {
         Some(range)
             if range.len() >= 7 && range[..6].eq_ignore_ascii_case(b"bytes=") && applies(exchange, response) =>
@@ -40,7 +43,13 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
             response.status_line = None;
             response.push(&b"Content-Range"[..], ranges::content_range(&range, length));
             response.content_length = Some(range.end - range.start);
-            response.body = slice(&response.body, &range);
+            response.body = match std::mem::take(&mut response.body) {
+                Body::Upstream(mut body) => {
+                    body.cut(&range);
+                    Body::Upstream(body)
+                }
+                body => slice(&body, &range),
+            };
         }
         Plan::Multi(parts) => multipart(response, &parts, length),
         Plan::Unsatisfiable => {
@@ -83,9 +92,12 @@ fn multipart(response: &mut Response, parts: &[Range<u64>], length: u64) {
     response.body = Body::parts(bodies);
 }
 
-/// Only bodies whose every byte is at hand can be cut.
+/// Bodies whose every byte is at hand can be cut as often as one likes; an upstream's only once.
 fn sliceable(body: &Body) -> bool {
-    matches!(body, Body::Empty | Body::Bytes(_) | Body::File(_))
+    match body {
+        Body::Charset(recoded) => recoded.keeps_length() && sliceable(recoded.inner()),
+        body => matches!(body, Body::Empty | Body::Bytes(_) | Body::File(_)),
+    }
 }
 
 fn slice(body: &Body, range: &Range<u64>) -> Body {
@@ -98,6 +110,7 @@ fn slice(body: &Body, range: &Range<u64>) -> Body {
             let offset = file.offset + range.start;
             Body::File(FileBody { offset, left: range.end - range.start, ..file.clone() })
         }
+        Body::Charset(recoded) => Body::Charset(Box::new(recoded.over(slice(recoded.inner(), range)))),
         _ => Body::Empty,
     }
 }

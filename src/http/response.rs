@@ -18,6 +18,8 @@ pub struct Response {
     pub content_type: Option<Bytes>,
     /// What `charset` appends.
     pub charset: Option<Bytes>,
+    /// The charset an upstream wants it to have, by `X-Accel-Charset`.
+    pub wanted_charset: Option<Bytes>,
     /// The type as an upstream wrote it, and the charset in it: stays as it is unless either is changed.
     pub content_type_as_sent: Option<(Bytes, Bytes)>,
     /// Length of the body, where it is known beforehand. For `HEAD`, of the body that is not sent.
@@ -34,6 +36,8 @@ pub struct Response {
     pub vary_accept_encoding: bool,
     /// `Content-Encoding` is on the list.
     pub encoded: bool,
+    /// An upstream's: whether the client has it already is the upstream's to say.
+    pub passed: bool,
     /// Everything else, in order, names as they will be written.
     pub fields: Fields,
     pub body: Body,

@@ -5,12 +5,14 @@ use super::{
     connect::Stream,
     pool::{Key, Link},
     selection::Selection,
+    shape::Shape,
 };
 use crate::http::{body::BodyError, exchange::Exchange, heads::ClientSide, worker::Worker};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as _, Incoming};
 use std::{
     future::Future,
+    ops::Range,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -32,6 +34,7 @@ pub struct UpstreamBody {
     /// When the attempt began.
     began: Option<Instant>,
     selection: Option<Selection>,
+    shape: Option<Box<Shape>>,
 }
 
 enum Source {
@@ -55,7 +58,7 @@ impl UpstreamBody {
     }
 
     fn of(source: Source, gap: Duration) -> Box<Self> {
-        Box::new(Self { source, gap, timer: None, length: 0, began: None, selection: None })
+        Box::new(Self { source, gap, timer: None, length: 0, began: None, selection: None, shape: None })
     }
 
     /// Keeps the peer's selection until the body has ended.
@@ -64,8 +67,25 @@ impl UpstreamBody {
         self.began = Some(began);
     }
 
+    /// `_limit_rate`, bytes a second; 0 is no limit.
+    pub fn limit(&mut self, rate: u64) {
+        if rate > 0 {
+            self.shape.get_or_insert_default().rate = Some(rate);
+        }
+    }
+
+    /// Hands out no more than a part of it.
+    pub fn cut(&mut self, range: &Range<u64>) {
+        self.shape.get_or_insert_default().cut(range);
+    }
+
     /// Everything has come.
     pub fn is_over(&self) -> bool {
+        match &self.shape {
+            Some(shape) if shape.holds() => return false,
+            Some(shape) if shape.is_spent() => return true,
+            _ => {}
+        }
         match &self.source {
             Source::Done(_) => true,
             Source::Raw { left, early, .. } => *left == Some(0) && early.is_empty(),
@@ -104,6 +124,13 @@ impl UpstreamBody {
 
     /// The next piece.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let Some(mut shape) = self.shape.take() else { return self.poll_whole(cx) };
+        let next = shape.poll_next(cx, |cx| self.poll_whole(cx));
+        self.shape = Some(shape);
+        next
+    }
+
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match self.poll_source(cx) {
             Poll::Ready(next) => {
                 if let Some(timer) = &mut self.timer {

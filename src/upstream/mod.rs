@@ -18,6 +18,7 @@ pub mod pass;
 pub mod peer;
 pub mod pool;
 pub mod selection;
+mod shape;
 pub mod wire;
 
 pub use balance::Balance;

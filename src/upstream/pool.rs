@@ -1,6 +1,6 @@
 //! Kept connections to peers: each thread has its own, as each nginx worker has.
 
-use super::{Failure, Group, connect::Stream, pass::http::Outbound, peer::Peer};
+use super::{Failure, Group, connect::Stream, local::Local, pass::http::Outbound, peer::Peer};
 use crate::http::{
     deadline::Deadline,
     heads::{self, ClientHandle, ClientIo, ClientSide, Tunnel},
@@ -77,11 +77,13 @@ impl Link {
 pub struct Key {
     group: Arc<Group>,
     peer: Arc<Peer>,
+    /// The address they come from.
+    local: Option<Local>,
 }
 
 impl Key {
-    pub fn new(group: &Arc<Group>, peer: &Arc<Peer>) -> Self {
-        Self { group: Arc::clone(group), peer: Arc::clone(peer) }
+    pub fn new(group: &Arc<Group>, peer: &Arc<Peer>, local: Option<Local>) -> Self {
+        Self { group: Arc::clone(group), peer: Arc::clone(peer), local }
     }
 }
 
@@ -93,6 +95,7 @@ pub struct Pool {
 
 struct Idle {
     peer: Arc<Peer>,
+    local: Option<Local>,
     link: Box<Link>,
     until: Instant,
 }
@@ -103,7 +106,7 @@ impl Pool {
         let mut groups = self.groups.borrow_mut();
         let idle = groups.get_mut(&key.group.name)?;
         loop {
-            let at = idle.iter().rposition(|idle| idle.peer.address == key.peer.address)?;
+            let at = idle.iter().rposition(|idle| idle.local == key.local && idle.peer.address == key.peer.address)?;
             let mut link = idle.remove(at)?.link;
             if link.is_alive() {
                 return Some(link);
@@ -123,7 +126,7 @@ impl Pool {
             Some(idle) => idle,
             None => groups.entry(key.group.name.clone()).or_default(),
         };
-        idle.push_back(Idle { peer: Arc::clone(&key.peer), link, until: now + keepalive.timeout });
+        idle.push_back(Idle { peer: Arc::clone(&key.peer), local: key.local, link, until: now + keepalive.timeout });
         while idle.len() > keepalive.connections {
             idle.pop_front();
         }

@@ -56,11 +56,11 @@ pub struct Connection {
     /// The request under way ends if the client leaves.
     pub abortable: Cell<bool>,
     /// What the PROXY protocol said of the client.
-    pub proxied: OnceCell<proxy_protocol::Header>,
+    pub proxied: OnceCell<Box<proxy_protocol::Header>>,
     http: RefCell<(Arc<Http>, Arc<Listener>)>,
     local: Address,
     remote: Address,
-    texts: OnceCell<Texts>,
+    texts: OnceCell<Box<Texts>>,
     finishing: RefCell<Option<Box<Exchange>>>,
     tunnel: RefCell<Option<service::Switch>>,
 }
@@ -186,7 +186,7 @@ impl Connection {
             };
             let (remote_ip, remote_port) = split(&self.remote);
             let (local_ip, local_port) = split(&self.local);
-            Texts { remote_ip, remote_port, local_ip, local_port }
+            Box::new(Texts { remote_ip, remote_port, local_ip, local_port })
         })
     }
 
@@ -278,11 +278,18 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                 let switch = connection.tunnel.borrow_mut().take();
                 match switch {
                     // On the heap, so that an idle connection does not carry it.
-                    Some(switch) => Box::pin(service::tunnel(&handle, &connection, switch)).await,
-                    None if linger => Box::pin(close::linger(&handle, &connection)).await,
-                    None => {}
+                    Some(switch) => {
+                        Box::pin(service::tunnel(&handle, &connection, switch)).await;
+                        connection.settle();
+                    }
+                    None => {
+                        // The log has its line before the client sees the end.
+                        connection.settle();
+                        if linger {
+                            Box::pin(close::linger(&handle, &connection)).await;
+                        }
+                    }
                 }
-                connection.settle();
                 return;
             }
         }

@@ -11,7 +11,7 @@ use crate::{
         uri,
     },
     observe::error_log::Level,
-    upstream::pool::Link,
+    upstream::{pass, pool::Link},
 };
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -238,6 +238,7 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(mut exchange) = self.0.take() {
             exchange.sent.status = 499;
+            pass::abandoned(&mut exchange);
             let connection = Rc::clone(&exchange.connection);
             connection.finished(exchange);
         }

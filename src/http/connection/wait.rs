@@ -171,7 +171,7 @@ pub async fn proxy_header<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<C
             handle.consume(consumed);
             if let Some(header) = header {
                 // A connection has one header; a second is data.
-                let _ = connection.proxied.set(header);
+                let _ = connection.proxied.set(Box::new(header));
             }
             true
         }

@@ -54,6 +54,8 @@ pub struct State {
     pub location: Option<Bytes>,
     /// Fields that stay with the request, too: those of what an unsatisfiable range was asked of.
     pub kept: Fields,
+    /// The type that the answer which led here (`X-Accel-Redirect`) gave to what stands in its place.
+    pub content_type: Option<Bytes>,
 }
 
 /// What is shown in the place of an error.

@@ -80,6 +80,9 @@ pub fn file(exchange: &Exchange, found: files::Found) -> Response {
 
 /// The type of the path's extension, or the default one (`ngx_http_set_content_type`).
 pub fn content_type(exchange: &Exchange) -> bytes::Bytes {
+    if let Some(kept) = &exchange.state.error_page.content_type {
+        return kept.clone();
+    }
     let core = &exchange.location.settings.core;
     core.types.of_path(&exchange.path).unwrap_or(&core.default_type).clone()
 }

@@ -4,6 +4,7 @@ use super::Room;
 use crate::{
     config::{
         Args, Directive, FromArgs, HTTP, Handle, Kind, List, Module, Registry, Scope, Slot, UPSTREAM,
+        registry::Built,
         values::{Msec, Url, Wants, parse_number, parse_time, parse_url},
     },
     http::exchange::Exchange,
@@ -34,6 +35,7 @@ pub fn groups(conf: &Conf, scope: &Scope<'_>) -> Vec<Option<Arc<Group>>> {
     let group = |(at, named): (usize, &crate::config::scope::Named)| {
         let defined = conf.groups.iter().find(|group| group.handle.0 as usize == at);
         let group = match defined {
+            Some(definition) if definition.doubtful => return None,
             Some(definition) => definition.group(scope),
             None => implicit(&named.name, named.first_use, named.note, conf, scope),
         };
@@ -107,6 +109,8 @@ pub struct Definition {
     pub handle: Handle,
     pub span: Span,
     inner: Inner,
+    /// Something was wrong with it: what follows from that is not told, too.
+    doubtful: bool,
 }
 
 /// What stands in an `upstream` block.
@@ -133,6 +137,17 @@ impl Module for Inner {
     ];
 }
 
+/// The directives inside an `upstream` block, for DIRECTIVES.md and the tests that compare with nginx's table.
+pub fn built() -> Vec<Built> {
+    registry().built().collect()
+}
+
+fn registry() -> Registry<Arc<Inner>> {
+    let mut registry = Registry::default();
+    registry.add(|inner: &mut Arc<Inner>| inner);
+    registry
+}
+
 impl FromArgs for Definition {
     const BLOCK: bool = true;
 
@@ -143,8 +158,7 @@ impl FromArgs for Definition {
             let text = [b"duplicate upstream \"", &word.value[..], b"\""].concat();
             return Err(Fault::at(word.span, text).also(earlier, "the first one"));
         }
-        let mut registry = Registry::default();
-        registry.add(|inner: &mut Arc<Inner>| inner);
+        let registry = registry();
         let mut inner = Arc::new(Inner::default());
         let faults_before = args.scope.fault_count();
         args.scope.inside(args.statement, || registry.apply_all(args.block(), UPSTREAM, &mut inner, args.scope));
@@ -152,9 +166,10 @@ impl FromArgs for Definition {
         if inner.lines.servers.is_empty() && args.scope.fault_count() == faults_before {
             let fault = Fault::at(word.span, "no servers are inside upstream");
             let close = args.statement.block.as_ref().map_or(args.statement.end, |block| block.close);
-            return Err(Fault { line: crate::syntax::Line::Of(close), ..fault });
+            args.scope.fault(Fault { line: crate::syntax::Line::Of(close), ..fault });
         }
-        Ok(Self { name, handle, span: word.span, inner: Arc::unwrap_or_clone(inner) })
+        let doubtful = args.scope.fault_count() != faults_before;
+        Ok(Self { name, handle, span: word.span, inner: Arc::unwrap_or_clone(inner), doubtful })
     }
 }
 

@@ -71,7 +71,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
             return Phase::Break(Break::Status(status));
         }
     };
-    pass::prepare(exchange, &conf.passing).await?;
+    let streams = !exchange.head.chunked;
+    pass::prepare(exchange, &conf.passing, streams).await?;
     let packet = match packet(exchange, &conf) {
         Ok(packet) => packet,
         Err(error) => {
@@ -79,7 +80,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
             return Phase::Break(Break::Status(500));
         }
     };
-    let rules = Rules { hidden: &[], redirect: None };
+    let rules = Rules { hidden: &[], redirect: None, cookie: None };
     let wire = Wire::Cgi(packet);
     let connecting = conf.passing.connecting(exchange);
     let job = Job { group, passing: &conf.passing, connecting, rules, wire, scheme: "uwsgi://", uri: Bytes::new() };

@@ -1,12 +1,13 @@
 //! What becomes of an upstream's answer: which fields go on, which steer us, and the body behind them
 //! (`ngx_http_upstream_process_headers`).
 
-use super::{Answer, Job, settings::IgnoreHeaders};
+use super::{Answer, Job, Passing, settings::IgnoreHeaders};
 use crate::{
+    config::values::{parse_number, parse_size},
     http::{
         body::Body,
         exchange::{Exchange, Method},
-        heads::{Field, ResponseHead},
+        heads::{Field, Fields, ResponseHead},
         phase::{Break, Phase, Redirect},
         redirect,
         response::Response,
@@ -24,6 +25,8 @@ pub struct Rules<'j> {
     pub hidden: &'static [&'static str],
     /// Rewrites `Location` and `Refresh`.
     pub redirect: Option<&'j dyn Fn(&Exchange, &[u8]) -> Option<Vec<u8>>>,
+    /// Rewrites `Set-Cookie`.
+    pub cookie: Option<&'j dyn Fn(&Exchange, &[u8]) -> Option<Vec<u8>>>,
 }
 
 /// Hidden by every room.
@@ -56,19 +59,28 @@ pub(super) async fn respond(
     }
     body.hold(selection, began);
     let ignore = job.passing.ignore_headers;
+    // Holds behind a redirect, too.
+    if let Some(rate) = head.fields.get("x-accel-limit-rate").filter(|_| !ignore.has(IgnoreHeaders::LIMIT_RATE))
+        && let Some(rate) = parse_number(rate)
+    {
+        exchange.state.core.limit_rate = Some(rate as u64);
+    }
     if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(IgnoreHeaders::REDIRECT)) {
         body.report(exchange);
         let target = target.to_vec();
+        head.fields.iter().for_each(|field| carry(exchange, job, field));
         exchange.upstream_fields = head.fields;
         return Phase::Break(accel_redirect(exchange, &target));
     }
     if job.passing.intercept_errors && head.status >= 300 && exchange.location.settings.error_page.covers(head.status) {
         body.report(exchange);
+        if head.status == 401 {
+            // The page says how to authenticate, too.
+            let challenges = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(b"www-authenticate"));
+            challenges.for_each(|field| exchange.state.error_page.kept.add(field.clone()));
+        }
         exchange.upstream_fields = head.fields;
         return Phase::Break(Break::Status(head.status));
-    }
-    if let Some(rate) = head.fields.get("x-accel-limit-rate").filter(|_| !ignore.has(IgnoreHeaders::LIMIT_RATE)) {
-        exchange.state.core.limit_rate = crate::config::values::parse_number(rate).map(|rate| rate as u64);
     }
     let mut response = translate(exchange, job, &head);
     exchange.upstream_fields = std::mem::take(&mut head.fields);
@@ -81,9 +93,39 @@ pub(super) async fn respond(
         let _ = std::future::poll_fn(|cx| Poll::Ready(body.poll_next(cx))).await;
         body.report(exchange);
     } else {
+        if !buffering(job.passing, &exchange.upstream_fields) {
+            // What is not buffered comes as fast as it can.
+            exchange.state.core.limit_rate = Some(0);
+        } else if let Some(rate) = &job.passing.limit_rate {
+            body.limit(parse_size(&rate.0.evaluate(exchange)).map_or(0, |rate| rate as u64));
+        }
         response.body = Body::Upstream(body);
     }
     Phase::Break(response.into())
+}
+
+/// `_buffering`, unless the answer itself says something about it.
+fn buffering(passing: &Passing, fields: &Fields) -> bool {
+    let said = fields.get("x-accel-buffering").filter(|_| !passing.ignore_headers.has(IgnoreHeaders::BUFFERING));
+    match said {
+        Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
+        Some(value) if value.eq_ignore_ascii_case(b"no") => false,
+        _ => passing.buffering,
+    }
+}
+
+/// Keeps a field of an answer that another location's stands in for, where it is one of those that stay.
+fn carry(exchange: &mut Exchange, job: &Job<'_>, field: &Field) {
+    let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
+    if is("content-type") {
+        exchange.state.error_page.content_type = Some(field.value.clone());
+    } else if is("set-cookie") {
+        let cookie = job.rules.cookie.and_then(|rewrite| rewrite(exchange, &field.value));
+        let value = cookie.map_or_else(|| field.value.clone(), Bytes::from);
+        exchange.state.error_page.kept.push(field.name.clone(), value);
+    } else if is("content-disposition") || is("cache-control") || is("expires") {
+        exchange.state.error_page.kept.add(field.clone());
+    }
 }
 
 /// The answer in our own terms.
@@ -92,13 +134,15 @@ fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Respons
     response.status_line = (!head.status_line.is_empty()).then(|| head.status_line.clone());
     response.content_length = head.content_length.filter(|_| !head.chunked);
     response.close = head.version == (0, 9);
+    response.passed = true;
+    response.ranges = job.passing.force_ranges;
     for field in head.fields.iter() {
         take(exchange, job, field, &mut response);
     }
     if let Some(charset) = head.fields.get("x-accel-charset")
         && !job.passing.ignore_headers.has(IgnoreHeaders::CHARSET)
     {
-        response.charset = Some(Bytes::copy_from_slice(charset));
+        response.wanted_charset = Some(Bytes::copy_from_slice(charset));
     }
     response
 }
@@ -115,6 +159,15 @@ fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Respon
     }
     let hidden = job.rules.hidden.iter().chain(&STEERING).any(is) || job.passing.hide_header.iter().any(wanted);
     if hidden && !job.passing.pass_header.iter().any(wanted) {
+        return;
+    }
+    if is(&"accept-ranges") && job.passing.force_ranges {
+        return;
+    }
+    if is(&"set-cookie")
+        && let Some(cookie) = job.rules.cookie.and_then(|rewrite| rewrite(exchange, &field.value))
+    {
+        response.fields.push(field.name.clone(), cookie);
         return;
     }
     if is(&"location") || is(&"refresh") {

@@ -3,9 +3,10 @@
 use super::{Answer, Attempt, Job};
 use crate::{
     http::{
-        body::{Body, BodyError, RequestBodyError},
+        arriving::Arriving,
+        body::{Body, BodyError, RequestBody},
         exchange::Exchange,
-        heads::{self, ClientSide, Framing, HeadError},
+        heads::{self, ClientSide, Framing, HeadError, ServerSide},
         worker::Clock,
     },
     upstream::{
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use std::{
     error::Error,
     future::{Future, poll_fn},
@@ -32,15 +33,43 @@ pub struct Request {
     /// The whole head, down to the empty line.
     pub head: Bytes,
     pub framing: Framing,
+    pub body: Sends,
     pub head_only: bool,
     /// The connection may serve other requests afterwards.
     pub keepalive: bool,
 }
 
+/// Whose body goes to the upstream.
+pub enum Sends {
+    /// None (`_pass_request_body off`).
+    Nothing,
+    /// The client's.
+    Client,
+    /// `proxy_set_body`.
+    Text(Bytes),
+}
+
 /// What is sent as a request's body: once more from what was kept, or as it comes from the client.
 pub enum Outbound {
     Kept(Body),
-    Streamed(Incoming),
+    Streamed(Box<Arriving>),
+}
+
+impl Outbound {
+    pub(super) fn of(body: &mut RequestBody, sends: &Sends) -> Self {
+        match sends {
+            Sends::Nothing => Self::Kept(Body::Empty),
+            Sends::Text(text) => Self::Kept(Body::from(text.clone())),
+            Sends::Client => match body.take_stream() {
+                Some(arriving) => Self::Streamed(arriving),
+                None => Self::Kept(body.replay()),
+            },
+        }
+    }
+
+    fn waits_for_client(&self) -> bool {
+        matches!(self, Self::Streamed(_))
+    }
 }
 
 impl hyper::body::Body for Outbound {
@@ -50,9 +79,9 @@ impl hyper::body::Body for Outbound {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Kept(body) => body.poll_next(cx).map(|next| next.map(|piece| piece.map(Frame::data))),
-            Self::Streamed(incoming) => Pin::new(incoming).poll_frame(cx).map(|next| match next? {
-                Ok(frame) => Some(Ok(frame)),
-                Err(_) => Some(Err(BodyError::Upstream(Failure::Client(RequestBodyError::Gone)))),
+            Self::Streamed(arriving) => arriving.poll_next(cx).map(|next| match next? {
+                Ok(piece) => Some(Ok(Frame::data(piece))),
+                Err(error) => Some(Err(BodyError::Upstream(Failure::Client(error)))),
             }),
         }
     }
@@ -60,7 +89,7 @@ impl hyper::body::Body for Outbound {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Kept(body) => body.is_empty(),
-            Self::Streamed(incoming) => incoming.is_end_stream(),
+            Self::Streamed(arriving) => arriving.is_over(),
         }
     }
 }
@@ -73,7 +102,7 @@ pub(super) async fn ask(
     peer: &Arc<Peer>,
     request: &Request,
 ) -> Result<Answer, Failure> {
-    let key = Key::new(&job.group, peer);
+    let key = Key::new(&job.group, peer, job.connecting.local);
     let worker = Rc::clone(&exchange.connection.worker);
     while let Some(link) = worker.pool.take(&key) {
         attempt.reused = true;
@@ -106,13 +135,11 @@ async fn over(
     }
     link.requests += 1;
     link.side.request(request.head.clone(), job.passing.buffer_size.0);
-    let body = match exchange.body.take_stream() {
-        Some(incoming) => Outbound::Streamed(incoming),
-        None => Outbound::Kept(exchange.body.replay()),
-    };
+    let body = Outbound::of(&mut exchange.body, &request.body);
+    let client = body.waits_for_client().then(|| exchange.connection.side.clone());
     let message = heads::framing::request(request.framing, request.head_only, request.keepalive, body);
     let sending = link.sender.send_request(message);
-    let response = patiently(&mut link, job, &worker.clock, sending).await;
+    let response = patiently(&mut link, job, &worker.clock, client.as_ref(), sending).await;
     attempt.sent = link.side.sent_now() > 0;
     exchange.note_traffic(&link.side);
     let incoming = response?.map_err(|error| failure(&link.side, &error))?.into_body();
@@ -129,6 +156,7 @@ async fn patiently<T>(
     link: &mut Link,
     job: &Job<'_>,
     clock: &Clock,
+    client: Option<&ServerSide>,
     sending: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     let mut sending = std::pin::pin!(sending);
@@ -149,7 +177,14 @@ async fn patiently<T>(
             let blocked = link.side.write_blocked();
             until = Instant::from_std(clock.instant()) + if blocked { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
         }
-        link.deadline.poll(cx, until).map(|()| Err(Failure::Timeout))
+        // While the client has yet to send, the upstream is not to blame: `client_body_timeout` runs.
+        while link.deadline.poll(cx, until).is_ready() {
+            if !client.is_some_and(|client| client.read_waiting()) {
+                return Poll::Ready(Err(Failure::Timeout));
+            }
+            until = Instant::now() + job.passing.read_timeout.0;
+        }
+        Poll::Pending
     })
     .await
 }

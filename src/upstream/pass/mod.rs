@@ -61,7 +61,7 @@ pub struct Answer {
 /// Passes the request on and answers with what comes back.
 pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
     // From here on the request ends if its client leaves: nobody would read the answer.
-    exchange.connection.abortable.set(true);
+    exchange.connection.abortable.set(!job.passing.ignore_client_abort);
     let clock = &Rc::clone(&exchange.connection.worker).clock;
     let started = clock.instant();
     let client = Client { address: exchange.remote_address() };
@@ -70,14 +70,16 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
     let mut new_pass = !exchange.tries.is_empty();
     loop {
         let Ok(peer) = selection.next(clock.millis()) else {
-            exchange.tries.push(Try { peer: job.group.name.clone(), status: 502, new_pass, ..Try::default() });
+            let name = job.group.name.clone();
+            exchange.tries.push(Try { peer: name, status: 502, new_pass, response_ms: Some(0), ..Try::default() });
             let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
             exchange.log_about(Level::Err, "no live upstreams while connecting to upstream", Some(&about));
             return Phase::Break(Break::Status(502));
         };
-        exchange.tries.push(Try { peer: peer.name.clone(), new_pass, ..Try::default() });
+        let began = clock.instant();
+        exchange.tries.push(Try { peer: peer.name.clone(), new_pass, began: Some(began), ..Try::default() });
         new_pass = false;
-        let mut attempt = Attempt { began: clock.instant(), sent: false, reused: false };
+        let mut attempt = Attempt { began, sent: false, reused: false };
         let outcome = attempt.ask(exchange, &job, &peer).await;
         clock.update();
         let (case, status) = match outcome {
@@ -91,6 +93,10 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
                     Some(case) => (Some(case), status),
                 }
             }
+            Err(Failure::Client(error)) => {
+                attempt.note_time(exchange);
+                return refuse_body(exchange, error);
+            }
             Err(failure) => {
                 job.log(exchange, &peer, &failure, attempt.sent);
                 (failure.case(), failure.status())
@@ -100,7 +106,7 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.status = status;
         }
-        let Some(case) = case else { return Phase::Break(Break::Close) };
+        let Some(case) = case else { return Phase::Break(Break::Status(status)) };
         if release(exchange, &mut selection, case) {
             let text = "upstream server temporarily disabled while connecting to upstream";
             exchange.log_about(Level::Warn, text, Some(&job.about(&peer)));
@@ -112,6 +118,22 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
             return Phase::Break(Break::Status(status));
         }
     }
+}
+
+/// Ends a request whose client has left while an upstream was asked: what is known of the attempt is noted
+/// (`ngx_http_upstream_check_broken_connection`).
+pub fn abandoned(exchange: &mut Exchange) {
+    let clock = &Rc::clone(&exchange.connection.worker).clock;
+    clock.update();
+    let Some(attempt) = exchange.tries.last_mut() else { return };
+    let Some(began) = attempt.began.filter(|_| attempt.response_ms.is_none()) else { return };
+    attempt.response_ms = Some(clock.millis_since(began));
+    let action = match attempt.connect_ms {
+        None => "connecting to upstream",
+        Some(_) => "reading response header from upstream",
+    };
+    let text = "client prematurely closed connection, so upstream connection is closed too";
+    exchange.log(Level::Info, &format!("{text} while {action}"));
 }
 
 /// Tells the group how it went; whether the peer is taken out now.
@@ -189,7 +211,7 @@ impl Attempt {
         let case = if non_idempotent { case | cases::NON_IDEMPOTENT } else { case };
         let limit = passing.next_upstream_timeout.0;
         let late = !limit.is_zero() && started.elapsed() >= limit;
-        let spent = self.sent && exchange.body.is_streaming();
+        let spent = exchange.body.streamed();
         passing.next_upstream.0 & case == case && !late && !spent
     }
 
@@ -238,17 +260,21 @@ impl Job<'_> {
 
 /// Reads the request's body before anybody is asked, so that its length is known and it can be sent to a
 /// second peer, too.
-pub async fn prepare(exchange: &mut Exchange, passing: &Passing) -> Phase {
-    if !passing.request_buffering {
-        return Phase::Continue(());
-    }
+///
+/// Where the room's protocol `streams` bodies of unknown length and `_request_buffering` is off, it is passed on as it
+/// comes instead.
+pub async fn prepare(exchange: &mut Exchange, passing: &Passing, streams: bool) -> Phase {
     let core = &exchange.location.settings.core;
     let limits = BodyLimits {
         max: core.client_max_body_size.0,
         memory: core.client_body_buffer_size.0,
         gap: core.client_body_timeout.0,
     };
-    match exchange.body.read(limits).await {
+    let read = match streams && !passing.request_buffering && passing.pass_request_body {
+        true => Box::pin(exchange.body.read_early(limits)).await,
+        false => exchange.body.read(limits).await,
+    };
+    match read {
         Ok(()) => Phase::Continue(()),
         Err(RequestBodyError::Gone) if exchange.connection.side.bad_body() => {
             refuse_body(exchange, RequestBodyError::Bad)

@@ -1,9 +1,12 @@
 //! Protocols where a request is one packet and an answer is CGI's: uwsgi and its kin.
 
-use super::{Answer, Attempt, Job};
+use super::{
+    Answer, Attempt, Job,
+    http::{Outbound, Sends},
+};
 use crate::{
     http::{
-        body::{Body, RequestBodyError},
+        body::{BodyError, RequestBodyError},
         exchange::Exchange,
         files::errno,
         heads::{
@@ -14,7 +17,8 @@ use crate::{
     upstream::{Failure, body::UpstreamBody, connect::Stream, peer::Peer},
 };
 use bytes::{Bytes, BytesMut};
-use std::{future::poll_fn, io, sync::Arc, time::Duration};
+use http_body_util::BodyExt;
+use std::{io, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Sends the packet and the body, and reads the head of the answer.
@@ -31,7 +35,7 @@ pub(super) async fn ask(
     attempt.sent = true;
     let mut sent = packet.len() as u64;
     if passing.pass_request_body {
-        let mut body = exchange.body.replay();
+        let mut body = Outbound::of(&mut exchange.body, &Sends::Client);
         while let Some(piece) = next_piece(&mut body).await? {
             send(&mut stream, &piece, passing.send_timeout.0).await?;
             sent += piece.len() as u64;
@@ -77,11 +81,12 @@ async fn send(stream: &mut Stream, bytes: &[u8], gap: Duration) -> Result<(), Fa
     Ok(())
 }
 
-async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Failure> {
-    match poll_fn(|cx| body.poll_next(cx)).await {
+async fn next_piece(body: &mut Outbound) -> Result<Option<Bytes>, Failure> {
+    match body.frame().await {
         None => Ok(None),
-        Some(Ok(piece)) => Ok(Some(piece)),
-        Some(Err(_)) => Err(Failure::Client(RequestBodyError::Gone)),
+        Some(Ok(frame)) => Ok(frame.into_data().ok()),
+        Some(Err(BodyError::Upstream(failure))) => Err(failure),
+        Some(Err(_)) => Err(Failure::Client(RequestBodyError::Disk)),
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::{failure::cases, local::{Bind, Options}};
 use crate::{
     config::{
         Args, Directive, FromArgs, LEVELS, List,
-        values::{Msec, Offset, Size, TempPath, choose_mask},
+        values::{Msec, Offset, Size, TempPath, choose_mask, parse_size},
     },
     http::{exchange::Exchange, modules::core::Buffers, template::Template},
     syntax::Fault,
@@ -46,7 +46,7 @@ pub struct Passing {
     pub socket_sndbuf: Size,
     pub bind: Bind,
     /// Bytes a second that are read of an answer, where it is buffered; 0 is no limit.
-    pub limit_rate: Option<Template>,
+    pub limit_rate: Option<Rate>,
     /// The request goes on though its client has left.
     pub ignore_client_abort: bool,
     /// Ranges of an answer are served whether or not its upstream serves them.
@@ -130,6 +130,21 @@ pub const DIRECTIVES: &[Directive<Passing>] = &[
     Directive::new("_ignore_client_abort", LEVELS, |passing| &mut passing.ignore_client_abort),
     Directive::new("_force_ranges", LEVELS, |passing| &mut passing.force_ranges),
 ];
+
+/// `_limit_rate`: a size, or what variables make of it.
+#[derive(Clone, Debug)]
+pub struct Rate(pub Template);
+
+impl FromArgs for Rate {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        let template = Template::compile(word, args.scope)?;
+        match template.as_literal().map(parse_size) {
+            Some(None) => Err(args.directive(word, "invalid value")),
+            _ => Ok(Self(template)),
+        }
+    }
+}
 
 /// `_next_upstream`: the cases in which another peer is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

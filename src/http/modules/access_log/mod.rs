@@ -2,6 +2,7 @@
 
 mod buffer;
 mod format;
+mod named;
 
 pub use buffer::{Buffering, flush_all, flush_due};
 pub use format::Format;
@@ -9,7 +10,7 @@ pub use format::Format;
 use super::{Room, error_log::path_bytes};
 use crate::{
     config::{
-        Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS_IF, LIMIT_EXCEPT, List, Module, Scope, Slot,
+        Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS, LEVELS_IF, LIMIT_EXCEPT, List, Module, Scope, Slot,
         values::{parse_number, parse_size, parse_time},
     },
     http::{exchange::Exchange, level::Server, template::Template},
@@ -21,6 +22,7 @@ use std::{cell::Cell, ops::RangeInclusive, sync::Arc, time::Duration};
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
     pub logs: Logs,
+    cache: named::Caching,
     formats: List<Definition>,
     /// What applies where no level says anything; stands at the http level, see [`complete`].
     default: Option<Target>,
@@ -30,6 +32,7 @@ impl Module for Conf {
     const DIRECTIVES: &'static [Directive<Self>] = &[
         Directive::new("log_format", HTTP, |conf| &mut conf.formats),
         Directive::new("access_log", LEVELS_IF.or(LIMIT_EXCEPT), |conf| &mut conf.logs),
+        Directive::new("open_log_file_cache", LEVELS, |conf| &mut conf.cache),
     ];
 }
 
@@ -43,7 +46,7 @@ pub fn complete(conf: &mut Conf, servers: &[Arc<Server>], scope: &Scope<'_>) {
     if servers.iter().any(|server| !server.base.settings.access_log.logs.said) {
         let at = servers.first().map_or_else(Span::default, |server| server.span);
         conf.default = Some(Target {
-            file: scope.refer(Kind::LogFile, path_bytes(&scope.surroundings.access_log), at),
+            file: LogName::Fixed(scope.refer(Kind::LogFile, path_bytes(&scope.surroundings.access_log), at)),
             format: scope.refer(Kind::LogFormat, format::COMBINED_NAME, at),
             buffer: None,
             condition: None,
@@ -101,10 +104,18 @@ pub struct Logs {
 /// One `access_log`.
 #[derive(Clone, Debug)]
 struct Target {
-    file: Handle,
+    file: LogName,
     format: Handle,
     buffer: Option<Buffering>,
     condition: Option<Template>,
+}
+
+/// Where the lines go.
+#[derive(Clone, Debug)]
+enum LogName {
+    Fixed(Handle),
+    /// A complete path with variables in it.
+    Variable(Template),
 }
 
 impl Target {
@@ -119,9 +130,16 @@ impl Target {
         }
         let http = &exchange.http;
         let Some(Some(format)) = http.log_formats.get(self.format.0 as usize) else { return };
-        let Some(file) = http.log_files.get(self.file.0 as usize) else { return };
         format.append(exchange, line);
         line.push(b'\n');
+        let file = match &self.file {
+            LogName::Fixed(file) => http.log_files.get(file.0 as usize),
+            LogName::Variable(name) => {
+                let cache = exchange.location.settings.access_log.cache.0.as_deref();
+                return named::write(exchange, cache, &name.evaluate(exchange), line);
+            }
+        };
+        let Some(file) = file else { return };
         match self.buffer {
             None => file.write(line),
             Some(how) => buffer::write(file, how, line),
@@ -163,12 +181,11 @@ impl FromArgs for Target {
         if path.value.starts_with(b"syslog:") {
             return Err(Fault::at(path.span, "logging to syslog is not supported by this version"));
         }
-        if path.value.contains(&b'$') {
-            let text = "variables in the path of \"access_log\" are not supported by this version";
-            return Err(Fault::at(path.span, text));
-        }
         let full = args.scope.path(&path.value);
-        let file = args.scope.refer(Kind::LogFile, path_bytes(&full), path.span);
+        let file = match path.value.contains(&b'$') {
+            true => LogName::Variable(Template::compile_text(path_bytes(&full), path, args.scope)?),
+            false => LogName::Fixed(args.scope.refer(Kind::LogFile, path_bytes(&full), path.span)),
+        };
         let (name, at) = match args.words().get(1) {
             Some(word) => (&word.value[..], word.span),
             None => (format::COMBINED_NAME, path.span),
@@ -190,6 +207,9 @@ impl FromArgs for Target {
                 return Err(Fault::at(path.span, text(b"no buffer is defined for access_log \"", b"\"")));
             }
         };
+        if target.buffer.is_some() && matches!(target.file, LogName::Variable(_)) {
+            return Err(Fault::at(path.span, "buffered logs cannot have variables in name"));
+        }
         if let Some(buffer) = target.buffer
             && conflicts(args.scope, path_bytes(&full), buffer, path.span)
         {

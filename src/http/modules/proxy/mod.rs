@@ -1,11 +1,15 @@
 //! `proxy_pass`: requests are passed to HTTP servers.
 
+mod cookies;
 mod redirect;
 mod request;
+mod rewrite;
 mod target;
 
+pub use cookies::{DomainRule, FlagsRule, PathRule};
 pub use redirect::Redirects;
 pub use request::SetHeader;
+pub use rewrite::Rewrites;
 pub use target::{Pass, Target};
 
 use super::Room;
@@ -17,6 +21,7 @@ use crate::{
     http::{
         exchange::Exchange,
         phase::{Break, Phase},
+        template::Template,
         variables::Variable,
     },
     observe::error_log::Level,
@@ -33,6 +38,11 @@ pub struct Conf {
     pub http_version: Version,
     pub set_header: List<SetHeader>,
     pub redirect: Redirects,
+    pub method: Option<Template>,
+    pub set_body: Option<Template>,
+    pub cookie_domain: Rewrites<DomainRule>,
+    pub cookie_path: Rewrites<PathRule>,
+    pub cookie_flags: Rewrites<FlagsRule>,
 }
 
 impl Module for Conf {
@@ -41,6 +51,11 @@ impl Module for Conf {
         Directive::new("proxy_http_version", LEVELS, |conf| &mut conf.http_version),
         Directive::new("proxy_set_header", LEVELS, |conf| &mut conf.set_header),
         Directive::new("proxy_redirect", LEVELS, |conf| &mut conf.redirect),
+        Directive::new("proxy_method", LEVELS, |conf| &mut conf.method),
+        Directive::new("proxy_set_body", LEVELS, |conf| &mut conf.set_body),
+        Directive::new("proxy_cookie_domain", LEVELS, |conf| &mut conf.cookie_domain),
+        Directive::new("proxy_cookie_path", LEVELS, |conf| &mut conf.cookie_path),
+        Directive::new("proxy_cookie_flags", LEVELS, |conf| &mut conf.cookie_flags),
     ];
 
     fn families(declarations: &mut Declarations<'_, Self>) {
@@ -82,7 +97,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         }
     };
     exchange.state.proxy = State { host: target.host.clone(), port: target.port.clone() };
-    pass::prepare(exchange, &conf.passing).await?;
+    let streams = conf.set_body.is_none() && (!exchange.head.chunked || conf.http_version == Version::Http11);
+    pass::prepare(exchange, &conf.passing, streams).await?;
     let uri = request::uri(exchange, pass, &target);
     if uri.is_empty() {
         exchange.log(Level::Err, "zero length URI to proxy");
@@ -90,7 +106,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     }
     let request = request::build(exchange, &conf, &target, &uri);
     let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
-    let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite) };
+    let cookie = |exchange: &Exchange, value: &[u8]| cookies::rewrite(&conf, exchange, value);
+    let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite), cookie: Some(&cookie) };
     let wire = Wire::Http(request);
     let connecting = conf.passing.connecting(exchange);
     let job = Job { group: target.group, passing: &conf.passing, connecting, rules, wire, scheme: "http://", uri };

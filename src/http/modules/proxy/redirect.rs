@@ -1,6 +1,9 @@
 //! `proxy_redirect`: the `Location` of an upstream becomes one of ours.
 
-use super::Pass;
+use super::{
+    Pass,
+    rewrite::{by_prefix, by_regex, regex},
+};
 use crate::{
     config::{Args, Slot},
     http::{
@@ -58,22 +61,8 @@ impl Rule {
     fn apply(&self, exchange: &Exchange, pass: &Pass, url: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Default => default_rule(pass, url),
-            Self::Prefix { from, to } => {
-                let rest = url.strip_prefix(&from.evaluate(exchange)[..])?;
-                let mut out = to.evaluate(exchange).into_owned();
-                out.extend_from_slice(rest);
-                Some(out)
-            }
-            Self::Regex { from, to } => {
-                let captures = from.captures(url).ok().flatten()?;
-                let whole = captures.get(0)?;
-                let mut out = url[..whole.start].to_vec();
-                to.append_with_captures(exchange, &mut out, &|group| {
-                    captures.get(group).map_or(&[][..], |range| &url[range])
-                });
-                out.extend_from_slice(&url[whole.end..]);
-                Some(out)
-            }
+            Self::Prefix { from, to } => by_prefix(exchange, from, to, url),
+            Self::Regex { from, to } => by_regex(exchange, from, to, url),
         }
     }
 }
@@ -116,8 +105,7 @@ impl Slot for Redirects {
                     Some(pattern) => (pattern, true),
                     None => (pattern, false),
                 };
-                let from = Regex::compile(pattern, caseless).map_err(|error| Fault::at(word.span, error.message))?;
-                Rule::Regex { from: Arc::new(from), to }
+                Rule::Regex { from: regex(pattern, caseless, word)?, to }
             }
             None => Rule::Prefix { from: Template::compile(word, args.scope)?, to },
         });

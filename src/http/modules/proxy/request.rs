@@ -4,7 +4,7 @@ use super::{Conf, Pass, Target, Version};
 use crate::{
     config::{Args, FromArgs},
     http::{
-        exchange::{Exchange, Method},
+        exchange::Exchange,
         heads::Framing,
         modules::core::put,
         template::Template,
@@ -12,10 +12,10 @@ use crate::{
         variables::Variable,
     },
     syntax::Fault,
-    upstream::pass::http::Request,
+    upstream::pass::http::{Request, Sends},
 };
 use bytes::Bytes;
-use std::ops::RangeInclusive;
+use std::{borrow::Cow, ops::RangeInclusive};
 
 pub const VARIABLES: &[Variable] = &[
     Variable::new("proxy_host", |ex, out| !ex.state.proxy.host.is_empty() && put(out, &ex.state.proxy.host)),
@@ -88,7 +88,11 @@ pub fn uri(exchange: &Exchange, pass: &Pass, target: &Target) -> Bytes {
 /// The whole request but its body.
 pub fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> Request {
     let mut head = Vec::with_capacity(512);
-    head.extend_from_slice(&exchange.head.method);
+    let method = match &conf.method {
+        Some(method) => method.evaluate(exchange),
+        None => Cow::Borrowed(&exchange.head.method[..]),
+    };
+    head.extend_from_slice(&method);
     head.push(b' ');
     head.extend_from_slice(uri);
     head.extend_from_slice(match conf.http_version {
@@ -96,17 +100,27 @@ pub fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> R
         Version::Http11 => b" HTTP/1.1\r\n",
     });
     let set = |name: &str| conf.set_header.iter().any(|header| header.name.eq_ignore_ascii_case(name.as_bytes()));
-    if !set("host") {
-        field(&mut head, b"Host", &target.host);
-    }
-    for header in conf.set_header.iter() {
+    // A peer that is spoken to in HTTP/1.1 is always told a host.
+    let is_host = |header: &&SetHeader| header.name.eq_ignore_ascii_case(b"host");
+    let host = conf.set_header.iter().rfind(is_host).map(|header| header.value.evaluate(exchange));
+    let host = host.filter(|host| !host.is_empty() || conf.http_version == Version::Http10);
+    field(&mut head, b"Host", host.as_deref().unwrap_or(&target.host));
+    for header in conf.set_header.iter().filter(|header| !is_host(header)) {
         field(&mut head, &header.name, &header.value.evaluate(exchange));
     }
-    let length = exchange.body_length();
+    let body = match &conf.set_body {
+        Some(text) => Sends::Text(text.evaluate_bytes(exchange)),
+        None if conf.passing.pass_request_body => Sends::Client,
+        None => Sends::Nothing,
+    };
+    let length = match &body {
+        Sends::Text(text) => Some(text.len() as u64),
+        Sends::Client | Sends::Nothing => exchange.body_length(),
+    };
     if let Some(length) = length.filter(|_| !set("content-length")) {
         field(&mut head, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
-    let chunked = exchange.body.is_streaming() && exchange.head.chunked;
+    let chunked = matches!(body, Sends::Client) && exchange.body.is_streaming() && exchange.head.chunked;
     if chunked && !set("transfer-encoding") {
         field(&mut head, b"Transfer-Encoding", b"chunked");
     }
@@ -120,16 +134,17 @@ pub fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> R
         }
     }
     head.extend_from_slice(b"\r\n");
-    let framing = match length {
-        _ if !conf.passing.pass_request_body => Framing::None,
-        _ if chunked => Framing::Chunked,
-        Some(length) if length > 0 => Framing::Length(length),
+    let framing = match (&body, length) {
+        (Sends::Nothing, _) => Framing::None,
+        (Sends::Client, _) if chunked => Framing::Chunked,
+        (_, Some(length)) if length > 0 => Framing::Length(length),
         _ => Framing::None,
     };
     Request {
         head: head.into(),
         framing,
-        head_only: exchange.method == Method::Head,
+        body,
+        head_only: method.eq_ignore_ascii_case(b"HEAD"),
         keepalive: conf.http_version == Version::Http11 && target.group.keepalive.connections > 0,
     }
 }
