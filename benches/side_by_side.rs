@@ -7,6 +7,14 @@
 //! cell's name), `TIDEGATE_BENCH_MEMORY=0` (leave out the idle connections), `TIDEGATE_BENCH_WAIT` (3) seconds between
 //! their waves, `TIDEGATE_BENCH_BINARY` (another tidegate).
 
+#![allow(clippy::expect_used, reason = "a measurement that cannot go on says so by a panic")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the tables are what it is run for")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the methods are those of a server; a measurement binds and waits as it likes"
+)]
+#![allow(clippy::cast_precision_loss, reason = "nothing measured here has more digits than a float")]
+
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::fs;
 use std::io::{Read, Write};
@@ -263,7 +271,6 @@ fn measure(contender: &Contender, cell: &Cell, seconds: u64) -> Sample {
         }
     }
     // A tick is a hundredth of a second on every Linux (USER_HZ).
-    #[expect(clippy::cast_precision_loss)]
     if requests > 0.0 {
         sample.cpu = ticks as f64 * 10_000.0 / requests;
     }
@@ -352,7 +359,6 @@ fn idle_memory(contender: &Contender) {
     );
 }
 
-#[expect(clippy::cast_precision_loss)]
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

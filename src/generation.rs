@@ -330,7 +330,7 @@ fn pictures(quiet: bool) -> bool {
         _ if quiet => false,
         Ok("always") => true,
         Ok("never") => false,
-        _ => std::io::stderr().is_terminal(),
+        _ => io::stderr().is_terminal(),
     }
 }
 

@@ -4,10 +4,15 @@
 //! so that every expectation can be held against a real nginx first. [`support`] says what the tests stand on, and which
 //! other components they use.
 
-// A test that cannot go on says so by a panic.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// A topic that is switched off leaves helpers unused.
-#![allow(dead_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by a panic"
+)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "shown when a test fails")]
+#![allow(clippy::disallowed_methods, reason = "the methods are those of a server; a test binds and waits as it likes")]
+#![allow(dead_code, reason = "a topic that is switched off leaves helpers unused")]
 
 mod examples;
 mod fuzz_corpus;

@@ -1,10 +1,10 @@
 //! What one reading of the configuration shares: names that are used before they are defined, the
 //! outside world it may ask, and the warnings it gives.
 
-use crate::syntax::{Fault, Span, Statement};
+use crate::syntax::{Fault, Line, Span, Stage, Statement};
 use std::{
     borrow::Cow,
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     io,
     net::IpAddr,
@@ -32,6 +32,8 @@ pub enum Kind {
     LogFile,
     /// How the access logs of a file are buffered.
     LogBuffer,
+    /// What the configuration uses that everything must be prepared for.
+    Feature,
 }
 
 /// A name that was mentioned: valid as an index in the tables built at the end of the reading.
@@ -74,6 +76,7 @@ pub struct Scope<'i> {
     names: RefCell<HashMap<Kind, Table>>,
     faults: RefCell<Vec<Fault>>,
     enclosing: RefCell<Vec<Statement>>,
+    closing: Cell<Option<Span>>,
 }
 
 #[derive(Default)]
@@ -84,7 +87,7 @@ struct Table {
 
 impl<'i> Scope<'i> {
     pub fn new(surroundings: Surroundings, inputs: &'i dyn Inputs) -> Self {
-        Self { surroundings, inputs, names: RefCell::default(), faults: RefCell::default(), enclosing: RefCell::default() }
+        Self { surroundings, inputs, names: RefCell::default(), faults: RefCell::default(), enclosing: RefCell::default(), closing: Cell::default() }
     }
 
     /// Reads what stands inside a block, while [`Scope::enclosing`] names that block.
@@ -94,6 +97,21 @@ impl<'i> Scope<'i> {
         let result = read();
         self.enclosing.borrow_mut().pop();
         result
+    }
+
+    /// Says where nginx stands when it settles levels: at the `}` of `http`.
+    pub fn close_at(&self, closing: Span) {
+        self.closing.set(Some(closing));
+    }
+
+    /// A fault found in settling the innermost block: nginx names the line of the `}` it stands at.
+    pub fn settling(&self, message: impl Into<Vec<u8>>) -> Fault {
+        let at = self.enclosing().map(|statement| statement.name.span).unwrap_or_default();
+        let fault = Fault::at(at, message).when(Stage::Settling);
+        match self.closing.get() {
+            Some(closing) => Fault { line: Line::Of(closing), ..fault },
+            None => fault,
+        }
     }
 
     /// The statement that opened the innermost block being read, without its block.

@@ -42,9 +42,13 @@ fn visit(block: &Block, length: usize) {
     let within = |span: Span| assert!(span.start <= span.end && span.end as usize <= length, "{span:?} of {length}");
     within(block.close);
     for Statement { name, args, block, end } in &block.statements {
-        args.iter().chain([name]).for_each(|word| within(word.span));
+        for word in args.iter().chain([name]) {
+            within(word.span);
+        }
         within(*end);
-        block.iter().for_each(|block| visit(block, length));
+        if let Some(block) = block {
+            visit(block, length);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bodies: what an answer is made of, and what a client sent.
 
-use super::{arriving::Arriving, connection::Connection, exchange::Exchange, limit_rate::Pace};
+use super::{arriving::Arriving, body_file::BodyFile, connection::Connection, exchange::Exchange, limit_rate::Pace};
 use crate::upstream::body::UpstreamBody;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -13,7 +13,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -171,17 +171,19 @@ pub struct Outgoing {
     pace: Option<Pace>,
     /// The body has failed, which hyper is told when everything before that is written.
     failed: Option<BodyError>,
+    /// Fields are to follow behind the body.
+    trailers: bool,
 }
 
 impl Outgoing {
-    /// The body of an exchange's answer.
-    pub fn new(body: Body, exchange: Box<Exchange>, guard: super::heads::BodyGuard) -> Self {
+    /// The body of an exchange's answer; with `trailers` what `add_trailer` says goes out behind it.
+    pub fn new(body: Body, exchange: Box<Exchange>, guard: super::heads::BodyGuard, trailers: bool) -> Self {
         let pace = Pace::of(&exchange);
         if pace.is_some() {
             // Nobody waits long for a client that has gone.
             exchange.connection.abortable.set(true);
         }
-        Self { body, exchange: Some(exchange), _guard: guard, pace, failed: None }
+        Self { body, exchange: Some(exchange), _guard: guard, pace, failed: None, trailers }
     }
 
     /// Ends the request: its log line is written when the last byte has left.
@@ -228,8 +230,11 @@ impl hyper::body::Body for Outgoing {
                 Poll::Pending
             }
             None => {
+                let expected = std::mem::take(&mut this.trailers);
+                let exchange = this.exchange.as_mut().filter(|_| expected);
+                let trailers = exchange.map(|exchange| super::modules::headers::trailers(exchange));
                 this.finish(true);
-                Poll::Ready(None)
+                Poll::Ready(trailers.filter(|trailers| !trailers.is_empty()).map(|some| Ok(Frame::trailers(some))))
             }
         }
     }
@@ -264,7 +269,7 @@ enum Read {
     Memory(Bytes),
     File {
         file: Arc<File>,
-        name: Option<Vec<u8>>,
+        name: Option<BodyFile>,
         length: u64,
     },
 }
@@ -324,7 +329,7 @@ impl RequestBody {
     /// The temporary file's name, if the body is in one that has a name.
     pub fn file_name(&self) -> Option<&[u8]> {
         match &self.read {
-            Read::File { name, .. } => name.as_deref(),
+            Read::File { name, .. } => name.as_ref().map(BodyFile::name),
             _ => None,
         }
     }
@@ -392,6 +397,23 @@ impl RequestBody {
             Some(file) => Read::File { file: Arc::new(file), name: None, length: self.received },
             None => Read::Memory(first.unwrap_or_else(|| memory.freeze())),
         };
+        Ok(())
+    }
+
+    /// Writes a body that was read whole to a file with a name (`client_body_in_file_only`).
+    ///
+    /// # Errors
+    /// [`RequestBodyError::Disk`].
+    pub fn put_into(&mut self, (file, name): (File, BodyFile)) -> Result<(), RequestBodyError> {
+        let length = self.length().unwrap_or(0);
+        let mut pieces = self.replay();
+        let mut cx = Context::from_waker(Waker::noop());
+        // What was kept is there at once.
+        while let Poll::Ready(Some(piece)) = pieces.poll_next(&mut cx) {
+            let piece = piece.map_err(|_| RequestBodyError::Disk)?;
+            (&file).write_all(&piece).map_err(|_| RequestBodyError::Disk)?;
+        }
+        self.read = Read::File { file: Arc::new(file), name: Some(name), length };
         Ok(())
     }
 

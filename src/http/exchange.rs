@@ -203,6 +203,8 @@ pub struct Sent {
     pub head: u64,
     /// All bytes.
     pub total: u64,
+    /// The fields behind the body, for `$sent_trailer_*`.
+    pub trailers: super::heads::Fields,
     /// The response was sent whole.
     pub complete: bool,
 }

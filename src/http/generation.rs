@@ -30,6 +30,8 @@ pub struct Http {
     pub log_files: Vec<Arc<LogSlot>>,
     /// The formats of `log_format`; indexed by handles of [`Kind::LogFormat`].
     pub log_formats: Vec<Option<Arc<access_log::Format>>>,
+    /// Some level has `add_trailer`.
+    pub trailers: bool,
     /// `$hostname`.
     pub hostname: String,
     /// For folders that variables name.
@@ -57,6 +59,7 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
         variables,
         variable_names,
         settings,
+        trailers: modules::headers::sends_trailers(scope),
         hostname: scope.surroundings.host_name.clone(),
         prefix: scope.surroundings.prefix.clone(),
         connections_limit,

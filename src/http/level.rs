@@ -69,6 +69,7 @@ pub struct Levels {
 
 /// Reads an `http` block. What is wrong with it is left in the scope.
 pub fn read(block: &Block, above: Settings, scope: &Scope<'_>) -> Levels {
+    scope.close_at(block.close);
     let reader = Reader { registry: modules::registry(), scope };
     let (settings, inner) = reader.level(&block.statements, HTTP, &above);
     let servers = inner.iter().filter_map(|statement| reader.server(statement, &settings));

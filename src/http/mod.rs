@@ -2,6 +2,7 @@
 
 pub mod arriving;
 pub mod body;
+pub mod body_file;
 pub mod connection;
 pub mod content;
 pub mod dates;

@@ -141,8 +141,8 @@ impl<T> Names<T> {
             if let Some(found) = self.leading.get(host).filter(|found| found.itself) {
                 return Some(&found.value);
             }
-            let suffixes = memchr::memchr_iter(b'.', host).map(|dot| &host[dot + 1..]);
-            if let Some(found) = suffixes.filter_map(|suffix| self.leading.get(suffix)).next() {
+            let mut suffixes = memchr::memchr_iter(b'.', host).map(|dot| &host[dot + 1..]);
+            if let Some(found) = suffixes.find_map(|suffix| self.leading.get(suffix)) {
                 return Some(&found.value);
             }
         }
@@ -175,7 +175,7 @@ impl ServerName {
             [b'~', pattern @ ..] => {
                 Ok(Self::Regex(Regex::compile(pattern, pattern.iter().any(u8::is_ascii_uppercase))?))
             }
-            [b'.'] | [b'*'] | [b'*', _] => Err(ServerNameError::Invalid(quoted())),
+            [b'.' | b'*'] | [b'*', _] => Err(ServerNameError::Invalid(quoted())),
             [b'*', second, ..] if *second != b'.' => Err(ServerNameError::Invalid(quoted())),
             _ if word.eq_ignore_ascii_case(b"$hostname") => Ok(Self::Name(hostname.to_ascii_lowercase())),
             _ => Ok(Self::Name(word.to_ascii_lowercase())),

@@ -41,6 +41,8 @@ pub struct Response {
     /// Everything else, in order, names as they will be written.
     pub fields: Fields,
     pub body: Body,
+    /// Fields follow behind the body.
+    pub trailers: bool,
     /// Whether the connection may serve another request after this one.
     pub close: bool,
     /// The answer is a switch of protocols.
@@ -97,13 +99,14 @@ pub fn framing(exchange: &Exchange, response: &Response) -> Framing {
     if response.upgrade || response.status == 204 || response.status < 200 {
         return Framing::None;
     }
+    let head = exchange.method == super::exchange::Method::Head;
+    let chunked = exchange.head.version >= (1, 1) && exchange.location.settings.core.chunked_transfer_encoding;
     match response.content_length {
+        Some(_) if response.trailers && chunked && !head && response.status != 304 => Framing::Chunked,
         Some(length) => Framing::Length(length),
         None if response.status == 304 => Framing::None,
-        None if exchange.method == super::exchange::Method::Head => Framing::None,
-        None if exchange.head.version >= (1, 1) && exchange.location.settings.core.chunked_transfer_encoding => {
-            Framing::Chunked
-        }
+        None if head => Framing::None,
+        None if chunked => Framing::Chunked,
         None => Framing::Close,
     }
 }
@@ -182,7 +185,7 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     if let Some(etag) = &response.etag {
         field(&mut out, b"ETag", etag);
     }
-    for entry in response.fields.iter() {
+    for entry in &response.fields {
         field(&mut out, &entry.name, &entry.value);
     }
     out.extend_from_slice(b"\r\n");

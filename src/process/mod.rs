@@ -9,6 +9,8 @@
 //! Only this room forks, opens, binds, handles signals or holds `unsafe`. It knows no directive: what it drives is a
 //! [`Program`], and what that needs opened is plain data, [`needs::Needs`].
 
+#![allow(clippy::disallowed_methods, reason = "what others may not do is done here")]
+
 mod bundle;
 mod channel;
 mod command;

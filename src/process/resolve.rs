@@ -1,5 +1,8 @@
 //! Host names to addresses, by the system's resolver as nginx asks it (`ngx_inet_resolve_host`).
-#![allow(unsafe_code)] // `getaddrinfo` with AI_ADDRCONFIG has no safe form: the standard library leaves the flag out.
+#![allow(
+    unsafe_code,
+    reason = "`getaddrinfo` with AI_ADDRCONFIG has no safe form: the standard library leaves the flag out"
+)]
 
 use std::{
     ffi::CString,

@@ -1,5 +1,5 @@
 //! Signals as events: a handler writes them into a pipe, and the loops of master and worker read them there.
-#![allow(unsafe_code)] // Installing a handler, and the few calls that are allowed inside one.
+#![allow(unsafe_code, reason = "installing a handler, and the few calls that are allowed inside one")]
 
 use std::{
     io::Read,

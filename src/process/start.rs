@@ -94,12 +94,16 @@ fn begin(
 /// Prints what the reading found, and `syntax is ok` in between where nginx does.
 fn print_reports<G>(reading: &Reading<G>, invocation: &Invocation, log: &Log) {
     let (early, late): (Vec<_>, Vec<_>) = reading.reports.iter().partition(|report| !report.after_syntax);
-    early.iter().for_each(|report| print_report(report, invocation, log));
+    for report in early {
+        print_report(report, invocation, log);
+    }
     if reading.syntax_ok && invocation.test && !invocation.quiet {
         let file = invocation.conf_file.display();
         log::console(format!("the configuration file {file} syntax is ok").as_bytes());
     }
-    late.iter().for_each(|report| print_report(report, invocation, log));
+    for report in late {
+        print_report(report, invocation, log);
+    }
 }
 
 fn print_report(report: &Report, invocation: &Invocation, log: &Log) {

@@ -1,6 +1,6 @@
 //! The system calls that have no safe wrapper among our libraries, each behind one small safe function.
 //! Nothing here decides anything; with `resolve.rs` and `user.rs` this is where `unsafe` lives.
-#![allow(unsafe_code)] // Every block says why it is sound.
+#![allow(unsafe_code, reason = "system calls without a safe form; every block says why it is sound")]
 
 use std::{
     ffi::{CStr, CString, OsString},
@@ -266,7 +266,7 @@ pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// An integer option of a socket.
 pub(super) fn set_socket_option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
-    let length = mem::size_of_val(&value) as libc::socklen_t;
+    let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the pointer and the length describe `value`.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) }).map(drop)
 }

@@ -1,5 +1,5 @@
 //! Who the worker is: looking users up, and becoming one (`ngx_worker_process_init`).
-#![allow(unsafe_code)] // The user database and the identity of a process are only reachable through libc.
+#![allow(unsafe_code, reason = "the user database and the identity of a process are only reachable through libc")]
 
 use std::ffi::CString;
 

@@ -134,7 +134,7 @@ mod tests {
             (r#"a "b" 'c';"#, "a b c;\n"),
             (r#"a "" "b c" "x;" "{";"#, "a \"\" \"b c\" \"x;\" \"{\";\n"),
             (r#"a ${b}c "${b}" "$b{}";"#, "a ${b}c ${b} \"$b{}\";\n"),
-            (r#"location ~ \.php$ {}"#, "location ~ \\.php$ {\n}\n"),
+            (r"location ~ \.php$ {}", "location ~ \\.php$ {\n}\n"),
             (r#"a '"' "\"x y\"";"#, "a \\\" '\"x y\"';\n"),
             (r#"a b\ c "\\n" "\n";"#, "a b\\ c \\\\n \\n;\n"),
         ] {

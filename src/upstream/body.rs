@@ -105,6 +105,10 @@ impl UpstreamBody {
     pub fn report(&self, exchange: &mut Exchange) {
         let worker = Rc::clone(&exchange.connection.worker);
         let now = &worker.clock;
+        if self.timer.is_some() {
+            // It was waited for.
+            now.update();
+        }
         let side = match &self.source {
             Source::Http { lease, .. } => lease.side(),
             Source::Done(side) => side.as_ref(),

@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn peers_at_max_conns_are_passed_over_and_come_back() {
         let group = group(RoundRobin, &[1; 3], |(number, line)| {
-            line.max_conns = if number == 1 { 1 } else { 0 };
+            line.max_conns = u32::from(number == 1);
         });
         let (peers, selections) = open(&group, 5);
         assert_eq!(peers, [1, 2, 3, 2, 3]);

@@ -116,9 +116,9 @@ fn stress(server: &Server, mortal: &mut Backend, seconds: u32, reloads: u32) -> 
         }
         if began.elapsed() > Duration::from_millis(500) * (halves + 1) {
             if halves % 2 == 0 {
-                mortal.kill()
+                mortal.kill();
             } else {
-                mortal.restart()
+                mortal.restart();
             }
             halves += 1;
         }

@@ -376,7 +376,7 @@ exec cat
 "#;
 
 /// What is not to be seen of the machine's own nginx, and what an installation has: folders, users, name resolution.
-const FURNITURE: &str = r#"
+const FURNITURE: &str = r"
 rm -rf /etc/nginx /var/log/nginx /var/lib/nginx /var/cache/nginx /var/www /usr/share/nginx/html /usr/share/nginx/modules-available \
     /usr/local/etc/nginx /usr/local/opt/nginx /usr/local/var
 mkdir -p /etc/nginx /var/log/nginx /var/lib/nginx /var/cache/nginx /run/lock
@@ -388,4 +388,4 @@ echo 'hosts: files dns' >/etc/nsswitch.conf
 printf 'passwd: files\ngroup: files\n' >>/etc/nsswitch.conf
 echo 'nameserver 127.0.0.1' >/etc/resolv.conf
 echo '127.0.0.1 localhost' >/etc/hosts
-"#;
+";

@@ -100,9 +100,9 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if self.deaf {
-            self.kill()
+            self.kill();
         } else {
-            self.stop()
+            self.stop();
         }
         if std::thread::panicking() {
             show(&format!("{} wrote to stdout", self.name), &self.stdout());

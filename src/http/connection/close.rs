@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// `lingering_close`: says that nothing more comes, and reads until the client has understood.
-pub async fn linger<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>) {
+pub(super) async fn linger<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>) {
     let core = connection.with_host(|hosts| std::sync::Arc::clone(&hosts.default.base.settings.core));
     let Some(mut tunnel) = handle.tunnel() else { return };
     // Who has gone already does not hear it.

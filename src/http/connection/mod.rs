@@ -245,7 +245,10 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
     let mut timers = wait::Timers::new(&connection);
     loop {
         let asked = match wait::next(&handle, &connection, idle, &mut hyper, &mut timers).await {
-            Ok(head) => Asked::Request(head),
+            Ok(mut head) => {
+                head.trailers |= connection.http.borrow().0.trailers;
+                Asked::Request(head)
+            }
             Err(wait::End::Stop(Stop::Refused(refusal))) => Asked::Refused(refusal),
             Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
                 service::log_unfinished(&connection, *refusal);

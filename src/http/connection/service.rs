@@ -19,17 +19,17 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Answers the requests of one connection.
-pub struct Service {
+pub(super) struct Service {
     connection: Rc<Connection>,
 }
 
 /// The connection is to be closed without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed without an answer")]
-pub struct NoAnswer;
+pub(super) struct NoAnswer;
 
 impl Service {
-    pub fn new(connection: Rc<Connection>) -> Self {
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
         Self { connection }
     }
 }
@@ -91,7 +91,7 @@ async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::R
 }
 
 /// The exchange of a request: its server is chosen by name.
-pub fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -> Exchange {
+pub(in crate::http) fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -> Exchange {
     let http = connection.http();
     let name = head.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
     let listener = connection.listener();
@@ -109,7 +109,7 @@ pub fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBod
 }
 
 /// Takes the target apart: `$uri` and `$args`.
-pub fn place(exchange: &mut Exchange) -> Result<(), u16> {
+pub(in crate::http) fn place(exchange: &mut Exchange) -> Result<(), u16> {
     // nginx takes it apart before it knows which server is meant.
     let merge = {
         let listener = exchange.connection.listener();
@@ -181,8 +181,15 @@ fn send(
     if bodyless {
         body = crate::http::body::Body::Empty;
     }
-    let outgoing = Outgoing::new(body, exchange, connection.side.guard());
-    Ok(heads::framing::response(framing, keepalive, upgrade, outgoing))
+    // hyper sends them to those who it thinks have asked for them.
+    let trailers = response.trailers && framing == Framing::Chunked && exchange.head.trailers;
+    let settings = Arc::clone(&exchange.location.settings.headers);
+    let outgoing = Outgoing::new(body, exchange, connection.side.guard(), trailers);
+    let mut answer = heads::framing::response(framing, keepalive, upgrade, outgoing);
+    if trailers {
+        heads::framing::announce(&mut answer, settings.trailers.all.iter().map(|trailer| &trailer.name[..]));
+    }
+    Ok(answer)
 }
 
 /// Whether the connection serves another request after this answer (`ngx_http_handler`, `ngx_http_update_location_config`).
@@ -208,7 +215,7 @@ pub fn keeps(exchange: &Exchange, response: &Response, framing: Framing) -> bool
 }
 
 /// A request whose client left before its head was complete: nginx logs it with status 400 and no answer.
-pub fn log_unfinished(connection: &Rc<Connection>, refusal: Refusal) {
+pub(super) fn log_unfinished(connection: &Rc<Connection>, refusal: Refusal) {
     let mut exchange = exchange(connection, refusal.head, RequestBody::default());
     exchange.sent.status = refusal.status;
     exchange.log(Level::Info, "client prematurely closed connection while reading client request headers");
@@ -246,14 +253,14 @@ impl Drop for UnderWay {
 }
 
 /// A connection to an upstream that has switched protocols.
-pub struct Switch {
+pub(super) struct Switch {
     link: Box<Link>,
     /// The longest silence on both sides.
     gap: Duration,
 }
 
 /// Carries bytes both ways until one side ends.
-pub async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Switch) {
+pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Switch) {
     let Some(client) = handle.tunnel() else { return };
     let Switch { link, gap } = switch;
     let side = link.side.clone();

@@ -8,19 +8,12 @@ use crate::{
     upstream::wire::proxy_protocol,
 };
 use hyper::server::conn::http1;
-use std::{
-    future::poll_fn,
-    pin::Pin,
-    rc::Rc,
-    sync::atomic::Ordering::Relaxed,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::Pin, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 use tokio::{sync::futures::OwnedNotified, time::Instant};
 
 /// Why the connection waits.
 #[derive(Clone, Copy, Debug)]
-pub enum Idle {
+pub(super) enum Idle {
     /// For its first request.
     First,
     /// For another one, at most so long (`keepalive_timeout`).
@@ -28,7 +21,7 @@ pub enum Idle {
 }
 
 /// Why there is no further request.
-pub enum End {
+pub(super) enum End {
     Stop(Stop),
     /// It was idle too long, or the process wants to end.
     Idle,
@@ -38,9 +31,11 @@ pub enum End {
 
 impl End {
     /// Tells the error log what nginx would.
-    pub fn log(&self, connection: &Connection) {
+    pub(super) fn log(&self, connection: &Connection) {
         match self {
-            Self::Slow => connection.log(Level::Info, "client timed out (110: Connection timed out) while waiting for request"),
+            Self::Slow => {
+                connection.log(Level::Info, "client timed out (110: Connection timed out) while waiting for request")
+            }
             Self::Stop(Stop::Io(error)) => {
                 let text = format!("recv() failed ({}) while waiting for request", crate::http::files::errno(error));
                 connection.log(Level::Info, &text);
@@ -51,13 +46,13 @@ impl End {
 }
 
 /// What a connection is woken by while it waits, kept from one request to the next.
-pub struct Timers {
+pub(super) struct Timers {
     deadline: Deadline,
     changed: Pin<Box<OwnedNotified>>,
 }
 
 impl Timers {
-    pub fn new(connection: &Connection) -> Self {
+    pub(super) fn new(connection: &Connection) -> Self {
         let changed = Box::pin(connection.worker.changed.clone().notified_owned());
         Self { deadline: Deadline::default(), changed }
     }
@@ -72,7 +67,7 @@ const WARM: Duration = Duration::from_secs(1);
 type Hyper<S> = Option<Pin<Box<http1::Connection<ServerIo<S>, Service>>>>;
 
 /// Waits for the next request's head.
-pub async fn next<S: Stream>(
+pub(super) async fn next<S: Stream>(
     handle: &ServerHandle<S>,
     connection: &Rc<Connection>,
     idle: Idle,
@@ -162,7 +157,7 @@ async fn between<S: Stream>(
 }
 
 /// Reads the PROXY protocol's header that must come first.
-pub async fn proxy_header<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>) -> bool {
+pub(super) async fn proxy_header<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>) -> bool {
     let timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
     let Ok(Ok(true)) = tokio::time::timeout(timeout, handle.wait()).await else { return false };
     let parsed = proxy_protocol::parse(&handle.buffered());

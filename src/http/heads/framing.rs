@@ -44,6 +44,13 @@ pub fn response<B: Body>(framing: Framing, keepalive: bool, switch: bool, body: 
     response
 }
 
+/// Tells hyper which fields may follow behind a body in the chunked coding.
+pub fn announce<'n, B>(response: &mut Response<B>, names: impl Iterator<Item = &'n [u8]>) {
+    names.filter_map(|name| HeaderValue::from_bytes(name).ok()).for_each(|name| {
+        response.headers_mut().append(header::TRAILER, name);
+    });
+}
+
 /// The request to hand to hyper's client for a head that goes out by [`ClientSide::request`](super::ClientSide::request).
 /// `head_only` says that the method is `HEAD`. Without `keepalive` hyper uses the connection for this request only.
 pub fn request<B: Body>(framing: Framing, head_only: bool, keepalive: bool, body: B) -> Request<B> {
@@ -103,7 +110,7 @@ pub(super) fn synthetic_request(head: &RequestHead) -> Bytes {
 }
 
 /// What hyper's server reads in place of a head that was refused.
-pub(super) const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
+pub(super) const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\nte: trailers\r\n\r\n";
 
 /// What hyper's client reads in place of an answer's head.
 pub(super) fn synthetic_response(head: &ResponseHead) -> Bytes {

@@ -1,15 +1,16 @@
-//! `add_header`, `expires`: fields that the configuration adds to answers.
+//! `add_header`, `add_trailer`, `expires`: fields that the configuration adds to answers.
 
 use super::Room;
 use crate::{
     config::{
-        Args, Contexts, Directive, FromArgs, LEVELS_IF, Module, Scope, Slot,
+        Args, Contexts, Directive, FromArgs, Kind, LEVELS_IF, Module, Scope, Slot,
         values::{choose, parse_time},
     },
     http::{dates, exchange::Exchange, response::{Response, preview}, template::Template},
-    syntax::Fault,
+    syntax::{Fault, Span},
 };
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use std::{ops::RangeInclusive, sync::Arc};
 
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ pub struct Conf {
     pub expires: Expires,
     pub headers: Headers,
     pub add_header_inherit: Inherit,
+    pub trailers: Headers,
+    pub add_trailer_inherit: Inherit,
 }
 
 impl Module for Conf {
@@ -24,18 +27,27 @@ impl Module for Conf {
         Directive::new("expires", LEVELS_IF, |conf| &mut conf.expires),
         Directive::new("add_header", LEVELS_IF, |conf| &mut conf.headers),
         Directive::new("add_header_inherit", LEVELS_IF, |conf| &mut conf.add_header_inherit),
+        Directive::new("add_trailer", LEVELS_IF, |conf| &mut conf.trailers),
+        Directive::new("add_trailer_inherit", LEVELS_IF, |conf| &mut conf.add_trailer_inherit),
     ];
 
     fn enter(this: &mut Arc<Self>, _level: Contexts) {
-        let off = this.add_header_inherit == Inherit::Off && !this.headers.all.is_empty();
-        if off || !this.headers.own.is_empty() {
+        if this.headers.changes(this.add_header_inherit) {
             let this = Arc::make_mut(this);
             this.headers.enter(this.add_header_inherit);
         }
+        if this.trailers.changes(this.add_trailer_inherit) {
+            let this = Arc::make_mut(this);
+            this.trailers.enter(this.add_trailer_inherit);
+        }
     }
 
-    fn settle(&mut self, _scope: &Scope<'_>, _level: Contexts) -> Result<(), Fault> {
+    fn settle(&mut self, scope: &Scope<'_>, _level: Contexts) -> Result<(), Fault> {
         self.headers.settle(self.add_header_inherit);
+        self.trailers.settle(self.add_trailer_inherit);
+        if !self.trailers.all.is_empty() {
+            scope.refer(Kind::Feature, TRAILERS, Span::default());
+        }
         Ok(())
     }
 }
@@ -44,14 +56,22 @@ impl Room for Conf {
     type State = ();
 }
 
+/// The feature that a configuration with `add_trailer` has.
+const TRAILERS: &[u8] = b"trailers";
+
+/// Whether any level adds trailers, for [`crate::http::Http`].
+pub fn sends_trailers(scope: &Scope<'_>) -> bool {
+    scope.find(Kind::Feature, TRAILERS).is_some()
+}
+
 /// Adds the fields (`ngx_http_headers_filter`).
 pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let conf = &exchange.location.settings.headers;
-    if conf.headers.all.is_empty() && conf.expires == Expires::Off {
+    if conf.headers.all.is_empty() && conf.trailers.all.is_empty() && conf.expires == Expires::Off {
         return;
     }
     let conf = Arc::clone(conf);
-    let safe = matches!(response.status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
+    let safe = is_safe(response.status);
     if safe {
         conf.expires.apply(exchange, response);
     }
@@ -64,6 +84,29 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
         let value = header.value.evaluate_bytes(exchange);
         header.apply(exchange, response, value);
     }
+    response.trailers = conf.trailers.all.iter().any(|trailer| safe || trailer.always);
+}
+
+/// The fields that go out behind a body that has just ended (`ngx_http_trailers_filter`).
+pub fn trailers(exchange: &mut Exchange) -> http::HeaderMap {
+    let conf = Arc::clone(&exchange.location.settings.headers);
+    let safe = is_safe(exchange.sent.status);
+    let mut trailers = http::HeaderMap::new();
+    for trailer in conf.trailers.all.iter().filter(|trailer| safe || trailer.always) {
+        let value = trailer.value.evaluate_bytes(exchange);
+        if let (false, Ok(name), Ok(field)) =
+            (value.is_empty(), HeaderName::from_bytes(&trailer.name), HeaderValue::from_bytes(&value))
+        {
+            trailers.append(name, field);
+            exchange.sent.trailers.push(trailer.name.clone(), value);
+        }
+    }
+    trailers
+}
+
+/// The statuses of answers that get what is not added `always`.
+fn is_safe(status: u16) -> bool {
+    matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
 }
 
 /// What a level's answers get, by its own `add_header`s and those above.
@@ -76,6 +119,11 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Whether a nested level has others than this one.
+    fn changes(&self, inherit: Inherit) -> bool {
+        !self.own.is_empty() || inherit == Inherit::Off && !self.all.is_empty()
+    }
+
     fn enter(&mut self, inherit: Inherit) {
         self.own.clear();
         self.above = Arc::clone(&self.all);
@@ -128,7 +176,7 @@ impl FromArgs for Inherit {
     }
 }
 
-/// One `add_header`.
+/// One `add_header` or `add_trailer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     pub name: Bytes,
@@ -313,7 +361,7 @@ fn now(exchange: &Exchange) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::testing::{fault, get};
+    use crate::http::testing::{ask, fault, get};
 
     #[test]
     fn a_field_is_added_to_answers_that_went_well_and_to_all_if_always() {
@@ -329,6 +377,23 @@ mod tests {
         ] {
             let answer = get(&format!("location / {{ {directives} return {status} text; }}"), "/x");
             assert_eq!(answer.header("x"), expected, "{directives} {status}");
+        }
+    }
+
+    #[test]
+    fn trailers_need_the_chunked_coding() {
+        for (directives, line, chunked) in [
+            ("add_trailer X a; return 200 x;", "GET / HTTP/1.1", true),
+            ("add_trailer X a; return 200 x;", "GET / HTTP/1.0", false),
+            ("add_trailer X a; return 200 x;", "HEAD / HTTP/1.1", false),
+            ("add_trailer X a; return 404 x;", "GET / HTTP/1.1", false),
+            ("add_trailer X a always; return 404 x;", "GET / HTTP/1.1", true),
+            ("add_trailer X a; return 204;", "GET / HTTP/1.1", false),
+            ("chunked_transfer_encoding off; add_trailer X a; return 200 x;", "GET / HTTP/1.1", false),
+            ("return 200 x;", "GET / HTTP/1.1", false),
+        ] {
+            let answer = ask(&format!("location / {{ {directives} }}"), &format!("{line}\r\nHost: x\r\n\r\n"));
+            assert_eq!(answer.header("transfer-encoding").is_some(), chunked, "{directives} {line}");
         }
     }
 

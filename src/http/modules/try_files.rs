@@ -131,10 +131,7 @@ impl FromArgs for Tries {
     const TAKES: RangeInclusive<usize> = 2..=usize::MAX;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let (last, names) = match args.words().split_last() {
-            Some(split) => split,
-            None => return Err(args.count()),
-        };
+        let Some((last, names)) = args.words().split_last() else { return Err(args.count()) };
         let mut files = Vec::new();
         for word in names {
             let directory = word.value.len() > 1 && word.value.ends_with(b"/");

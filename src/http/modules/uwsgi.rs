@@ -3,8 +3,8 @@
 use super::Room;
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
-        Module,
+        Args, Contexts, Declarations, Directive, FromArgs, HTTP, Handle, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION,
+        List, Module, Scope,
         values::{Wants, parse_known_url, parse_number, parse_url},
     },
     http::{
@@ -42,6 +42,11 @@ impl Module for Conf {
 
     fn families(declarations: &mut Declarations<'_, Self>) {
         declarations.family("uwsgi", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+    }
+
+    fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
+        // nginx settles what a server or a location has, not what http says for them.
+        if level == HTTP { Ok(()) } else { self.passing.settle("uwsgi", scope) }
     }
 
     fn enter(this: &mut Arc<Self>, level: Contexts) {
@@ -108,7 +113,7 @@ fn packet(exchange: &Exchange, conf: &Conf) -> Result<Bytes, uwsgi::TooLarge> {
     let mut pairs: Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> = Vec::with_capacity(conf.params.len() + 16);
     for param in conf.params.iter() {
         // Written empty, it only keeps the client's field of that name away.
-        if param.name.starts_with(b"HTTP_") && param.value.as_literal().is_some_and(|value| value.is_empty()) {
+        if param.name.starts_with(b"HTTP_") && param.value.as_literal().is_some_and(<[u8]>::is_empty) {
             continue;
         }
         let value = param.value.evaluate(exchange);

@@ -164,7 +164,7 @@ mod tests {
             (Escape::Args, r##" "#%&+;<>?\^`{|}"##),
             (Escape::UriComponent, r##" !"#$%&'()*+,/:;<=>?@[\]^`{|}"##),
             (Escape::Html, r##" "#%'<>\^`{|}"##),
-            (Escape::Refresh, r##" "'<>\^`{|~"##),
+            (Escape::Refresh, r#" "'<>\^`{|~"#),
             (Escape::Memcached, " %"),
             (Escape::MailAuth, " %"),
         ] {

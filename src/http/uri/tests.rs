@@ -403,6 +403,6 @@ proptest! {
     fn any_bytes_are_taken_or_refused(target: Vec<u8>) {
         let _ = normalise(&target, true);
         let _ = parse_unsafe(&target);
-        let _ = super::extension(&target);
+        let _ = extension(&target);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn take(log: &Log) -> Option<Listeners> {
                 listeners.0.push(Arc::new(Bound { endpoint, index, socket, inherited: true }));
             }
             Err(errno) => {
-                log.write(Level::Crit, format!("getsockname() of the inherited socket #{number} failed ({errno})"))
+                log.write(Level::Crit, format!("getsockname() of the inherited socket #{number} failed ({errno})"));
             }
         }
     }

@@ -97,7 +97,7 @@ pub(super) async fn respond(
             // What is not buffered comes as fast as it can.
             exchange.state.core.limit_rate = Some(0);
         } else if let Some(rate) = &job.passing.limit_rate {
-            body.limit(parse_size(&rate.0.evaluate(exchange)).map_or(0, |rate| rate as u64));
+            body.limit(parse_size(&rate.evaluate(exchange)).map_or(0, |rate| rate as u64));
         }
         response.body = Body::Upstream(body);
     }
@@ -136,7 +136,7 @@ fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Respons
     response.close = head.version == (0, 9);
     response.passed = true;
     response.ranges = job.passing.force_ranges;
-    for field in head.fields.iter() {
+    for field in &head.fields {
         take(exchange, job, field, &mut response);
     }
     if let Some(charset) = head.fields.get("x-accel-charset")
@@ -154,7 +154,7 @@ fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Respon
         content_type(&field.value, response);
         return;
     }
-    if HOP_BY_HOP.iter().any(|name| is(name)) {
+    if HOP_BY_HOP.iter().any(&is) {
         return;
     }
     let hidden = job.rules.hidden.iter().chain(&STEERING).any(is) || job.passing.hide_header.iter().any(wanted);

@@ -199,7 +199,7 @@ fn failure(side: &ClientSide, error: &hyper::Error) -> Failure {
         Some(fault) => return Failure::Invalid(fault.to_string()),
         None => {}
     }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>()
             && io.raw_os_error().is_some()

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     http::{
         body::{BodyLimits, RequestBodyError},
+        body_file,
         exchange::{Exchange, Method, Try},
         heads::ResponseHead,
         phase::{Break, Phase},
@@ -272,7 +273,7 @@ pub async fn prepare(exchange: &mut Exchange, passing: &Passing, streams: bool) 
     };
     let read = match streams && !passing.request_buffering && passing.pass_request_body {
         true => Box::pin(exchange.body.read_early(limits)).await,
-        false => exchange.body.read(limits).await,
+        false => exchange.body.read(limits).await.and_then(|()| body_file::keep(exchange)),
     };
     match read {
         Ok(()) => Phase::Continue(()),

@@ -4,10 +4,10 @@
 use super::super::{failure::cases, local::{Bind, Options}};
 use crate::{
     config::{
-        Args, Directive, FromArgs, LEVELS, List,
-        values::{Msec, Offset, Size, TempPath, choose_mask, parse_size},
+        Args, Directive, FromArgs, LEVELS, List, Scope,
+        values::{Msec, Size, TempPath, choose_mask},
     },
-    http::{exchange::Exchange, modules::core::Buffers, template::Template},
+    http::{exchange::Exchange, modules::core::Buffers, template::SizeTemplate},
     syntax::Fault,
 };
 use bytes::Bytes;
@@ -28,9 +28,9 @@ pub struct Passing {
     pub buffer_size: Size,
     pub buffering: bool,
     pub buffers: Buffers,
-    pub busy_buffers_size: Size,
-    pub max_temp_file_size: Offset,
-    pub temp_file_write_size: Size,
+    pub busy_buffers_size: Option<Size>,
+    pub max_temp_file_size: Option<Size>,
+    pub temp_file_write_size: Option<Size>,
     pub temp_path: Option<TempPath>,
     pub request_buffering: bool,
     pub intercept_errors: bool,
@@ -46,7 +46,7 @@ pub struct Passing {
     pub socket_sndbuf: Size,
     pub bind: Bind,
     /// Bytes a second that are read of an answer, where it is buffered; 0 is no limit.
-    pub limit_rate: Option<Rate>,
+    pub limit_rate: Option<SizeTemplate>,
     /// The request goes on though its client has left.
     pub ignore_client_abort: bool,
     /// Ranges of an answer are served whether or not its upstream serves them.
@@ -65,9 +65,9 @@ impl Default for Passing {
             buffer_size: Size(4096),
             buffering: true,
             buffers: Buffers { count: 8, size: 4096 },
-            busy_buffers_size: Size(8192),
-            max_temp_file_size: Offset(1 << 30),
-            temp_file_write_size: Size(8192),
+            busy_buffers_size: None,
+            max_temp_file_size: None,
+            temp_file_write_size: None,
             temp_path: None,
             request_buffering: true,
             intercept_errors: false,
@@ -88,6 +88,33 @@ impl Default for Passing {
 }
 
 impl Passing {
+    /// Whether the sizes of a level go together; `prefix` is that of the room.
+    ///
+    /// # Errors
+    /// nginx's fault (`ngx_http_proxy_merge_loc_conf` and its kin).
+    pub fn settle(&self, prefix: &str, scope: &Scope<'_>) -> Result<(), Fault> {
+        let Buffers { count, size: each } = self.buffers;
+        let size = self.buffer_size.0.max(each);
+        let most = format!("the maximum of the value of \"{prefix}_buffer_size\" and one of the \"{prefix}_buffers\"");
+        let busy = self.busy_buffers_size.map_or(2 * size, |busy| busy.0);
+        let text = if count < 2 {
+            format!("there must be at least 2 \"{prefix}_buffers\"")
+        } else if busy < size {
+            format!("\"{prefix}_busy_buffers_size\" must be equal to or greater than {most}")
+        } else if busy > (count - 1).saturating_mul(each) {
+            let all = format!("the size of all \"{prefix}_buffers\" minus one buffer");
+            format!("\"{prefix}_busy_buffers_size\" must be less than {all}")
+        } else if self.temp_file_write_size.is_some_and(|write| write.0 < size) {
+            format!("\"{prefix}_temp_file_write_size\" must be equal to or greater than {most}")
+        } else if self.max_temp_file_size.is_some_and(|file| file.0 != 0 && file.0 < size) {
+            let or = "to disable temporary files usage or must be equal to or greater than";
+            format!("\"{prefix}_max_temp_file_size\" must be equal to zero {or} {most}")
+        } else {
+            return Ok(());
+        };
+        Err(scope.settling(text))
+    }
+
     /// How this request's connections are opened.
     pub fn connecting(&self, exchange: &Exchange) -> Options {
         Options {
@@ -130,21 +157,6 @@ pub const DIRECTIVES: &[Directive<Passing>] = &[
     Directive::new("_ignore_client_abort", LEVELS, |passing| &mut passing.ignore_client_abort),
     Directive::new("_force_ranges", LEVELS, |passing| &mut passing.force_ranges),
 ];
-
-/// `_limit_rate`: a size, or what variables make of it.
-#[derive(Clone, Debug)]
-pub struct Rate(pub Template);
-
-impl FromArgs for Rate {
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let word = args.word(0);
-        let template = Template::compile(word, args.scope)?;
-        match template.as_literal().map(parse_size) {
-            Some(None) => Err(args.directive(word, "invalid value")),
-            _ => Ok(Self(template)),
-        }
-    }
-}
 
 /// `_next_upstream`: the cases in which another peer is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A body of given pieces whose length hyper is not told.
-pub(super) struct Pieces(pub(super) std::vec::IntoIter<Bytes>, #[expect(dead_code)] pub(super) Option<BodyGuard>);
+pub(super) struct Pieces(
+    pub(super) std::vec::IntoIter<Bytes>,
+    #[expect(dead_code, reason = "held, not read")] pub(super) Option<BodyGuard>,
+);
 
 impl http_body::Body for Pieces {
     type Data = Bytes;

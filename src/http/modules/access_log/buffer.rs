@@ -66,7 +66,9 @@ pub(super) fn write(file: &Arc<LogSlot>, how: Buffering, line: &[u8]) {
 pub fn flush_all() {
     // Nobody waits for a buffer while holding the list, as others wait for the list while holding a buffer.
     let all: Vec<Shared> = lock(&ALL).iter().filter_map(|(_, buffer)| buffer.upgrade()).collect();
-    all.iter().for_each(|buffer| lock(buffer).flush());
+    for buffer in all {
+        lock(&buffer).flush();
+    }
 }
 
 /// Writes what waits on this thread and is due, and forgets the files of configurations that are gone. A worker

@@ -52,7 +52,7 @@ pub(super) fn write(exchange: &Exchange, cache: Option<&Cache>, name: &[u8], lin
 
 /// `open_log_file_cache`: which logs stay open.
 #[derive(Debug)]
-pub struct Cache {
+pub(super) struct Cache {
     /// Files at a time.
     max: usize,
     /// How long one is kept that nobody writes to.
@@ -111,7 +111,7 @@ fn leads_to(name: &[u8], file: &File) -> bool {
 
 /// The value of `open_log_file_cache`; `None` is `off`.
 #[derive(Clone, Debug, Default)]
-pub struct Caching(pub(super) Option<Arc<Cache>>);
+pub(super) struct Caching(pub(super) Option<Arc<Cache>>);
 
 impl FromArgs for Caching {
     const TAKES: RangeInclusive<usize> = 1..=4;

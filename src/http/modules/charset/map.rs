@@ -9,7 +9,7 @@ use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 
 /// Bytes of one charset to bytes of another.
 #[derive(Debug)]
-pub enum Table {
+pub(super) enum Table {
     /// Each byte is another byte.
     Bytes(Box<[u8; 256]>),
     /// Each byte is a character of UTF-8, written in up to three bytes.
@@ -20,17 +20,17 @@ pub enum Table {
 
 impl Table {
     /// A text keeps its length, and each of its bytes its place.
-    pub fn keeps_length(&self) -> bool {
+    pub(super) fn keeps_length(&self) -> bool {
         matches!(self, Self::Bytes(_))
     }
 }
 
 /// The bytes of a character, as many as the first says.
-pub type Character = (u8, [u8; 3]);
+pub(super) type Character = (u8, [u8; 3]);
 
 /// All `charset_map`s of the configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Maps(Vec<Arc<CharsetMap>>);
+pub(super) struct Maps(Vec<Arc<CharsetMap>>);
 
 #[derive(Debug)]
 struct CharsetMap {
@@ -42,7 +42,7 @@ struct CharsetMap {
 
 impl Maps {
     /// The table between two charsets, in either direction.
-    pub fn find(&self, from: &[u8], to: &[u8]) -> Option<&Arc<Table>> {
+    pub(super) fn find(&self, from: &[u8], to: &[u8]) -> Option<&Arc<Table>> {
         self.0.iter().find_map(|map| match () {
             () if same(&map.one, from) && same(&map.other, to) => Some(&map.there),
             () if same(&map.other, from) && same(&map.one, to) => Some(&map.back),
@@ -51,13 +51,13 @@ impl Maps {
     }
 
     /// Whether a map names the charset.
-    pub fn know(&self, name: &[u8]) -> bool {
+    pub(super) fn know(&self, name: &[u8]) -> bool {
         self.0.iter().any(|map| same(&map.one, name) || same(&map.other, name))
     }
 }
 
 /// Charsets have names in any case.
-pub fn same(one: &[u8], other: &[u8]) -> bool {
+pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
@@ -169,7 +169,7 @@ fn hexadecimal(text: &[u8]) -> Option<u8> {
 /// Up to three bytes, two digits each.
 fn sequence(text: &[u8]) -> Option<Character> {
     let mut bytes = [0; 3];
-    if text.len() % 2 != 0 || text.len() > 2 * bytes.len() {
+    if !text.len().is_multiple_of(2) || text.len() > 2 * bytes.len() {
         return None;
     }
     for (byte, digits) in bytes.iter_mut().zip(text.chunks(2)) {
@@ -180,7 +180,7 @@ fn sequence(text: &[u8]) -> Option<Character> {
 
 /// What stands at the start of a text in UTF-8 that is not ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decoded {
+pub(super) enum Decoded {
     /// A character, and in how many bytes.
     Character(u32, usize),
     /// So many bytes that are none.
@@ -190,7 +190,7 @@ pub enum Decoded {
 }
 
 /// Reads a character (`ngx_utf8_decode`): as nginx does, any byte that is not ASCII may continue one.
-pub fn decode(text: &[u8]) -> Decoded {
+pub(super) fn decode(text: &[u8]) -> Decoded {
     let Some(&first) = text.first() else { return Decoded::Incomplete };
     let (start, more, least) = match first {
         0xf0..=0xf7 => (first & 0x07, 3, 0x1_0000),

@@ -10,7 +10,7 @@ pub use place::{Alias, Place};
 pub use timing::{KeepaliveDisable, KeepaliveTimeout};
 pub use types::Types;
 pub use variables::{argument, basic_credentials, by_variable_name, number, put, request_port};
-pub use values::{Buffers, IfModifiedSince, Lingering, Satisfy, ServerTokens};
+pub use values::{Buffers, IfModifiedSince, InFileOnly, Lingering, Satisfy, ServerTokens};
 
 use super::Room;
 use crate::{
@@ -46,6 +46,7 @@ pub struct Conf {
     pub client_body_buffer_size: Size,
     pub client_body_timeout: Msec,
     pub client_body_temp_path: Option<TempPath>,
+    pub client_body_in_file_only: InFileOnly,
     // the connection
     pub send_timeout: Msec,
     pub keepalive_timeout: KeepaliveTimeout,
@@ -92,6 +93,7 @@ impl Default for Conf {
             client_body_buffer_size: Size(16 << 10),
             client_body_timeout: Msec::seconds(60),
             client_body_temp_path: None,
+            client_body_in_file_only: InFileOnly::Off,
             send_timeout: Msec::seconds(60),
             keepalive_timeout: KeepaliveTimeout::default(),
             keepalive_min_timeout: Msec::seconds(0),
@@ -138,6 +140,7 @@ impl Module for Conf {
         Directive::new("client_body_buffer_size", LEVELS, |conf| &mut conf.client_body_buffer_size),
         Directive::new("client_body_timeout", LEVELS, |conf| &mut conf.client_body_timeout),
         Directive::new("client_body_temp_path", LEVELS, |conf| &mut conf.client_body_temp_path),
+        Directive::new("client_body_in_file_only", LEVELS, |conf| &mut conf.client_body_in_file_only),
         Directive::new("send_timeout", LEVELS, |conf| &mut conf.send_timeout),
         Directive::new("keepalive_timeout", LEVELS, |conf| &mut conf.keepalive_timeout),
         Directive::new("keepalive_min_timeout", LEVELS, |conf| &mut conf.keepalive_min_timeout),

@@ -125,3 +125,29 @@ impl Slot for Place {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::{get, http_fault};
+
+    #[test]
+    fn an_alias_takes_the_place_of_its_own_location_in_nested_ones_too() {
+        for (locations, path, expected) in [
+            ("location /a/ { alias /b/; return 200 $request_filename; }", "/a/x", "/b/x"),
+            ("location /a/ { alias /b/; location ~ x { return 200 $request_filename; } }", "/a/x", "/b/x"),
+            ("location /a/ { alias /b/; location /a/x/ { return 200 $request_filename; } }", "/a/x/y", "/b/x/y"),
+            ("location /a/ { alias /b/; location ~ x { root /c; return 200 $request_filename; } }", "/a/x", "/c/a/x"),
+            ("location ~ ^/a/(.*) { alias /b/$1.txt; return 200 $request_filename; }", "/a/x", "/b/x.txt"),
+            ("location ~ a { alias /b; location ~ x { return 200 $request_filename; } }", "/a/x", "/b"),
+            ("location /a/ { alias /b/; rewrite x /a/y break; return 200 [$request_filename]; }", "/a/x", "[]"),
+        ] {
+            assert_eq!(get(locations, path).text(), expected, "{locations}");
+        }
+    }
+
+    #[test]
+    fn a_named_location_has_no_alias() {
+        let message = "the \"alias\" directive cannot be used inside the named location";
+        assert_eq!(http_fault("server { location @a { alias /b; } }"), message);
+    }
+}

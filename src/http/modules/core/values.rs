@@ -51,6 +51,20 @@ impl FromArgs for Lingering {
     }
 }
 
+/// `client_body_in_file_only`: a request's body is always written to a file, which stays or goes with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InFileOnly {
+    Off,
+    On,
+    Clean,
+}
+
+impl FromArgs for InFileOnly {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        choose(args, &[("off", Self::Off), ("on", Self::On), ("clean", Self::Clean)])
+    }
+}
+
 /// A number of buffers of a size each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {

@@ -7,7 +7,7 @@ use crate::http::{
 use bytes::Bytes;
 use std::io::Write;
 
-pub const VARIABLES: &[Variable] = &[
+pub(super) const VARIABLES: &[Variable] = &[
     Variable::settable("args", |ex, out| put_some(out, &ex.args), set_args),
     Variable::new("query_string", |ex, out| put_some(out, &ex.args)),
     Variable::new("is_args", |ex, out| put(out, if ex.args.is_empty() { b"" } else { b"?" })),
@@ -42,7 +42,7 @@ pub const VARIABLES: &[Variable] = &[
             None => ex.sent.status != 0 && !ex.body.streamed() && number(out, 0),
         },
     }),
-    Variable::new("content_type", |ex, out| of_field(ex, "content-type", out)),
+    Variable::new("content_type", |ex, out| joined(ex.head.fields.get_all("content-type"), b", ", out)),
     Variable::new("host", |ex, out| put(out, &ex.host)),
     Variable::new("hostname", |ex, out| put(out, ex.http.hostname.as_bytes())),
     Variable::new("scheme", |ex, out| put(out, ex.connection.scheme())),
@@ -89,10 +89,10 @@ pub const VARIABLES: &[Variable] = &[
     Variable::new("http_x_forwarded_for", |ex, out| joined(ex.head.fields.get_all("x-forwarded-for"), b", ", out)),
 ];
 
-pub const FAMILIES: &[Prefixed] = &[
+pub(super) const FAMILIES: &[Prefixed] = &[
     Prefixed { prefix: "http_", get: |ex, name, out| by_variable_name(&ex.head.fields, name, out) },
     Prefixed { prefix: "sent_http_", get: sent },
-    Prefixed { prefix: "sent_trailer_", get: |_, _, _| false },
+    Prefixed { prefix: "sent_trailer_", get: |ex, name, out| by_variable_name(&ex.sent.trailers, name, out) },
     Prefixed { prefix: "cookie_", get: cookie },
     Prefixed { prefix: "arg_", get: argument },
 ];
@@ -198,7 +198,7 @@ fn is_named(field: &[u8], name: &[u8]) -> bool {
 
 /// `$cookie_name`: the first cookie of that name, in any of the `Cookie` fields.
 fn cookie(ex: &Exchange, name: &[u8], out: &mut Vec<u8>) -> bool {
-    let pairs = ex.head.fields.get_all("cookie").flat_map(|field| field.split(|byte| matches!(byte, b';' | b',')));
+    let pairs = ex.head.fields.get_all("cookie").flat_map(|field| field.split(|byte| *byte == b';'));
     let mut values = pairs.filter_map(|pair| {
         let pair = pair.trim_ascii_start();
         let at = memchr::memchr(b'=', pair)?;
@@ -253,11 +253,19 @@ fn set_limit_rate(ex: &mut Exchange, value: Bytes) {
 
 #[cfg(test)]
 mod tests {
-    use crate::http::testing::get;
+    use crate::http::testing::{ask, get};
 
     #[test]
     fn arguments_and_cookies_are_found_by_name_in_any_case() {
         let answer = get("location / { return 200 \"$arg_a|$arg_B|$arg_c|$is_args|$args\"; }", "/x?A=1&b=%20&&c");
         assert_eq!(answer.text(), "1|%20||?|A=1&b=%20&&c");
+    }
+
+    #[test]
+    fn repeated_fields_are_joined_and_cookies_stand_apart_by_semicolons() {
+        let config = "location / { return 200 \"$http_cookie|$cookie_a|$cookie_b|$cookie_c|$content_type\"; }";
+        let fields = "Cookie: a=1, b=2; c=3\r\nCookie: B=4\r\nContent-Type: x\r\nContent-Type: y";
+        let answer = ask(config, &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n"));
+        assert_eq!(answer.text(), "a=1, b=2; c=3; B=4|1, b=2|4|3|x, y");
     }
 }

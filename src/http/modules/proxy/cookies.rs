@@ -13,7 +13,7 @@ use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
 
 /// The value of a `Set-Cookie` as the client gets it; `None` where it stays as it is
 /// (`ngx_http_proxy_rewrite_cookie`).
-pub fn rewrite(conf: &Conf, exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn rewrite(conf: &Conf, exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
     let (domains, paths, flags) = (&conf.cookie_domain.rules, &conf.cookie_path.rules, &conf.cookie_flags.rules);
     if domains.is_empty() && paths.is_empty() && flags.is_empty() {
         return None;

@@ -5,6 +5,8 @@ mod redirect;
 mod request;
 mod rewrite;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use cookies::{DomainRule, FlagsRule, PathRule};
 pub use redirect::Redirects;
@@ -15,7 +17,8 @@ pub use target::{Pass, Target};
 use super::Room;
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List, Module,
+        Args, Contexts, Declarations, Directive, FromArgs, HTTP, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
+        Module, Scope,
         values::choose,
     },
     http::{
@@ -60,6 +63,12 @@ impl Module for Conf {
 
     fn families(declarations: &mut Declarations<'_, Self>) {
         declarations.family("proxy", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+    }
+
+    fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
+        self.redirect.settle(self.pass.as_ref())?;
+        // nginx settles what a server or a location has, not what http says for them.
+        if level == HTTP { Ok(()) } else { self.passing.settle("proxy", scope) }
     }
 
     /// A nested location passes nowhere unless it says so itself; what stands in an `if` or a

@@ -28,13 +28,35 @@ pub enum Redirects {
 /// One `proxy_redirect`.
 #[derive(Clone, Debug)]
 pub enum Rule {
-    /// The `proxy_pass` of the location and the location's own name.
-    Default,
+    /// The `proxy_pass` of the location and the location's own name; where it says so, until that is settled.
+    Default(Option<Span>),
     Prefix { from: Template, to: Template },
     Regex { from: Arc<Regex>, to: Template },
 }
 
 impl Redirects {
+    /// The default rule needs a `proxy_pass` before it, one without variables.
+    ///
+    /// # Errors
+    /// nginx's fault.
+    pub fn settle(&mut self, pass: Option<&Pass>) -> Result<(), Fault> {
+        let Self::Rules(rules) = self else { return Ok(()) };
+        for rule in rules {
+            let Rule::Default(at) = rule else { continue };
+            let Some(at) = at.take() else { continue };
+            let early = pass.is_none_or(|pass| pass.span.file == at.file && pass.span.start > at.start);
+            if early {
+                let text = "\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive";
+                return Err(Fault::at(at, text));
+            }
+            if pass.is_some_and(|pass| memchr::memchr(b'$', &pass.url).is_some()) {
+                let text = "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive with variables";
+                return Err(Fault::at(at, text));
+            }
+        }
+        Ok(())
+    }
+
     /// The rewritten value of `Location` or `Refresh`; `None` where no rule fits.
     pub fn rewrite(&self, exchange: &Exchange, pass: &Pass, value: &[u8]) -> Option<Vec<u8>> {
         let at = refresh_url(value);
@@ -60,7 +82,7 @@ fn refresh_url(value: &[u8]) -> usize {
 impl Rule {
     fn apply(&self, exchange: &Exchange, pass: &Pass, url: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Self::Default => default_rule(pass, url),
+            Self::Default(_) => default_rule(pass, url),
             Self::Prefix { from, to } => by_prefix(exchange, from, to, url),
             Self::Regex { from, to } => by_regex(exchange, from, to, url),
         }
@@ -93,7 +115,7 @@ impl Slot for Redirects {
             match &word.value[..] {
                 b"off" if rules.is_empty() => *self = Self::Off,
                 b"off" => return Err(duplicate(name)),
-                b"default" => rules.push(Rule::Default),
+                b"default" => rules.push(Rule::Default(Some(word.span))),
                 _ => return Err(args.parameter(word)),
             }
             return Ok(());

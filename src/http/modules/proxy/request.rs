@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use std::{borrow::Cow, ops::RangeInclusive};
 
-pub const VARIABLES: &[Variable] = &[
+pub(super) const VARIABLES: &[Variable] = &[
     Variable::new("proxy_host", |ex, out| !ex.state.proxy.host.is_empty() && put(out, &ex.state.proxy.host)),
     Variable::new("proxy_port", |ex, out| !ex.state.proxy.port.is_empty() && put(out, &ex.state.proxy.port)),
     Variable::new("proxy_add_x_forwarded_for", |ex, out| {
@@ -60,7 +60,7 @@ const OWN: [&str; 9] = [
 ];
 
 /// The URI of the request line (`ngx_http_proxy_create_request`).
-pub fn uri(exchange: &Exchange, pass: &Pass, target: &Target) -> Bytes {
+pub(super) fn uri(exchange: &Exchange, pass: &Pass, target: &Target) -> Bytes {
     if let Some(uri) = &target.uri {
         return uri.clone();
     }
@@ -86,7 +86,7 @@ pub fn uri(exchange: &Exchange, pass: &Pass, target: &Target) -> Bytes {
 }
 
 /// The whole request but its body.
-pub fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> Request {
+pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> Request {
     let mut head = Vec::with_capacity(512);
     let method = match &conf.method {
         Some(method) => method.evaluate(exchange),
@@ -125,7 +125,7 @@ pub fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> R
         field(&mut head, b"Transfer-Encoding", b"chunked");
     }
     if conf.passing.pass_request_headers {
-        for client in exchange.head.fields.iter() {
+        for client in &exchange.head.fields {
             let own = OWN.iter().any(|name| client.name.eq_ignore_ascii_case(name.as_bytes()));
             let replaced = conf.set_header.iter().any(|header| header.name.eq_ignore_ascii_case(&client.name));
             if !own && !replaced {

@@ -72,19 +72,19 @@ impl<R: Rule> Slot for Rewrites<R> {
 ///
 /// # Errors
 /// What is wrong with the expression.
-pub fn regex(pattern: &[u8], caseless: bool, word: &Word) -> Result<Arc<Regex>, Fault> {
+pub(super) fn regex(pattern: &[u8], caseless: bool, word: &Word) -> Result<Arc<Regex>, Fault> {
     Regex::compile(pattern, caseless).map(Arc::new).map_err(|error| Fault::at(word.span, error.message))
 }
 
 /// The replacement of a text that an expression matches: all of the text goes (`ngx_http_proxy_rewrite_regex_handler`).
-pub fn by_regex(exchange: &Exchange, regex: &Regex, to: &Template, text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn by_regex(exchange: &Exchange, regex: &Regex, to: &Template, text: &[u8]) -> Option<Vec<u8>> {
     let captures = regex.captures(text).ok().flatten()?;
     exchange.keep_captures(regex, &captures, Bytes::copy_from_slice(text));
     Some(to.evaluate(exchange).into_owned())
 }
 
 /// The replacement of a text's beginning (`ngx_http_proxy_rewrite_complex_handler`).
-pub fn by_prefix(exchange: &Exchange, from: &Template, to: &Template, text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn by_prefix(exchange: &Exchange, from: &Template, to: &Template, text: &[u8]) -> Option<Vec<u8>> {
     let rest = text.strip_prefix(&from.evaluate(exchange)[..])?;
     Some([&to.evaluate(exchange)[..], rest].concat())
 }

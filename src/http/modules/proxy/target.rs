@@ -11,7 +11,7 @@ use crate::{
         modules::upstream,
         template::Template,
     },
-    syntax::{Fault, Word},
+    syntax::{Fault, Span, Word},
     upstream::Group,
 };
 use bytes::Bytes;
@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub struct Pass {
     /// As written: for `proxy_redirect default`.
     pub url: Bytes,
+    /// Where it is written.
+    pub span: Span,
     /// What of the path the URI part replaces: the location's name; empty where there is no URI part.
     pub location: Bytes,
     /// The URI part; empty where the client's own URI is passed on.
@@ -56,7 +58,7 @@ impl FromArgs for Pass {
         if memchr::memchr(b'$', &word.value).is_some() {
             let to = To::Variable(Template::compile(word, args.scope)?);
             let url = Bytes::copy_from_slice(&word.value);
-            return Ok(Self { url, location: location(args)?.unwrap_or_default(), uri: Bytes::new(), to });
+            return Ok(Self { url, span: word.span, location: location(args)?.unwrap_or_default(), uri: Bytes::new(), to });
         }
         let rest = without_scheme(&word.value).map_err(|text| {
             let fault = Fault::at(word.span, text);
@@ -82,7 +84,7 @@ impl FromArgs for Pass {
         let handle = upstream::refer(&url, word, 80, args.scope);
         let (host, port) = host_and_port(&url);
         let location = location.unwrap_or_default();
-        Ok(Self { url: Bytes::copy_from_slice(&word.value), location, uri, to: To::Group { handle, host, port } })
+        Ok(Self { url: Bytes::copy_from_slice(&word.value), span: word.span, location, uri, to: To::Group { handle, host, port } })
     }
 }
 

@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// What this thread knows from these servers. A reload that leaves a `resolver` as it was keeps its answers.
-pub fn of(servers: &NameServers) -> Rc<Names> {
+pub(super) fn of(servers: &NameServers) -> Rc<Names> {
     RESOLVERS.with_borrow_mut(|resolvers| {
         if let Some(names) = resolvers.get(servers) {
             return Rc::clone(names);
@@ -41,7 +41,7 @@ pub fn of(servers: &NameServers) -> Rc<Names> {
 }
 
 /// What is known from one set of servers (`ngx_resolver_t`).
-pub struct Names {
+pub(super) struct Names {
     servers: NameServers,
     /// The server that the next question goes to first.
     next: Cell<usize>,
@@ -73,7 +73,7 @@ impl Names {
     ///
     /// # Errors
     /// What the servers said.
-    pub async fn addresses(self: Rc<Self>, mut name: Name, log: Log) -> Result<Vec<IpAddr>, Failure> {
+    pub(super) async fn addresses(self: Rc<Self>, mut name: Name, log: Log) -> Result<Vec<IpAddr>, Failure> {
         for _ in 0..=MAX_ALIASES {
             let (answer, known) = match self.known(&name) {
                 Some(answer) => (answer, true),
@@ -240,13 +240,13 @@ mod tests {
         let names = names();
         keep(&names, "a", 60, 0);
         assert!(names.known(&name("A")).is_some());
-        let later = Names { born: Instant::now() - std::time::Duration::from_secs(61), ..names };
+        let later = Names { born: Instant::now().checked_sub(std::time::Duration::from_secs(61)).unwrap(), ..names };
         assert!(later.known(&name("a")).is_none());
     }
 
     #[test]
     fn a_full_memory_forgets_what_is_old_then_what_was_used_longest_ago() {
-        let later = |names| Names { born: Instant::now() - std::time::Duration::from_secs(100), ..names };
+        let later = |names| Names { born: Instant::now().checked_sub(std::time::Duration::from_secs(100)).unwrap(), ..names };
         let names = later(names());
         (0..MAX_NAMES as u64).for_each(|n| keep(&names, &format!("n{n}"), 1000, 10 + n));
         names.make_room();

@@ -28,7 +28,7 @@ const UDP_SIZE: usize = 4096;
 
 /// What the servers say of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     Addresses {
         v4: Vec<Ipv4Addr>,
         v6: Vec<Ipv6Addr>,
@@ -43,7 +43,7 @@ pub enum Answer {
 
 impl Answer {
     /// Seconds the answer may be kept: the least of all its records.
-    pub fn ttl(&self) -> u32 {
+    pub(super) fn ttl(&self) -> u32 {
         match self {
             Self::Addresses { ttl, .. } | Self::Alias { ttl, .. } => *ttl,
         }
@@ -67,7 +67,7 @@ pub enum Failure {
 
 /// A name as it is asked for; `None` if no server could know it. It is complete as it is: there are no
 /// search domains, and the final dot says nothing.
-pub fn name(text: &str) -> Option<Name> {
+pub(super) fn name(text: &str) -> Option<Name> {
     let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     Name::from_labels(text.split('.').map(str::as_bytes)).ok()
 }
@@ -77,7 +77,7 @@ pub fn name(text: &str) -> Option<Name> {
 ///
 /// # Errors
 /// What a server answered instead of addresses. Two families are one question: an error of one is one of both.
-pub async fn ask(servers: &NameServers, first: usize, name: &Name, log: &Log) -> Result<Answer, Failure> {
+pub(super) async fn ask(servers: &NameServers, first: usize, name: &Name, log: &Log) -> Result<Answer, Failure> {
     let ask = |wanted: bool, kind| async move {
         match wanted {
             true => Some(Asked::new(&servers.servers, name.clone(), kind, log).ask(first).await),

@@ -1,5 +1,7 @@
 //! The room against small name servers on loopback.
 
+#![allow(clippy::disallowed_methods, reason = "the name servers bind for themselves")]
+
 use super::*;
 use crate::http::testing::{conf, fault, get, http_fault};
 use hickory_proto::{

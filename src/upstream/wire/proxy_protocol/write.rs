@@ -81,7 +81,7 @@ fn v2(
     let mut header = SIGNATURE.to_vec();
     match (source, destination) {
         (Address::Tcp(source), Address::Tcp(destination)) => {
-            push_addresses(&mut header, *source, *destination, transport)
+            push_addresses(&mut header, *source, *destination, transport);
         }
         // Without two IP addresses it is LOCAL: the connection speaks for itself.
         _ => header.extend_from_slice(&[0x20, 0, 0, 0]),

@@ -1,0 +1,108 @@
+//! `client_body_in_file_only`: a request's body in a file that others may read.
+
+use super::{body::RequestBodyError, exchange::Exchange, files::errno, modules::core::InFileOnly};
+use crate::observe::error_log::Level;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind},
+    os::unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// The file of a body.
+pub struct BodyFile {
+    name: Vec<u8>,
+    /// It goes with the request.
+    remove: Option<PathBuf>,
+}
+
+impl BodyFile {
+    /// `$request_body_file`.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+}
+
+impl Drop for BodyFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.remove {
+            // Whoever was told of the file may have taken it away.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Puts a body that was read into a file, where the location wants that and there is a body.
+///
+/// # Errors
+/// [`RequestBodyError::Disk`].
+pub fn keep(exchange: &mut Exchange) -> Result<(), RequestBodyError> {
+    let core = &exchange.location.settings.core;
+    let kind = core.client_body_in_file_only;
+    if kind == InFileOnly::Off || !exchange.head.has_body() || exchange.body.file_name().is_some() {
+        return Ok(());
+    }
+    let (folder, levels) = match &core.client_body_temp_path {
+        Some(temp) => (temp.path.clone(), &temp.levels[..]),
+        None => (exchange.http.prefix.join("client_body_temp"), &[][..]),
+    };
+    let (file, path) = create(&folder, levels).map_err(|error| {
+        let folder = folder.display();
+        exchange.log(Level::Crit, &format!("open() of a file in \"{folder}\" failed ({})", errno(&error)));
+        RequestBodyError::Disk
+    })?;
+    let remove = (kind == InFileOnly::Clean).then(|| path.clone());
+    exchange.body.put_into((file, BodyFile { name: path.into_os_string().into_vec(), remove }))
+}
+
+/// A new file, named by a number, in folders named by the number's last digits (`ngx_create_temp_file`).
+fn create(folder: &Path, levels: &[usize]) -> io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    loop {
+        let name = format!("{:010}", NEXT.fetch_add(1, Relaxed));
+        let place = place(folder, levels, &name);
+        fs::create_dir_all(&place)?;
+        let path = place.join(&name);
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            // Left by an earlier process.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (file, path)),
+        }
+    }
+}
+
+fn place(folder: &Path, levels: &[usize], name: &str) -> PathBuf {
+    let mut place = folder.to_owned();
+    let mut end = name.len();
+    for level in levels {
+        let start = end.saturating_sub(*level);
+        place.push(&name[start..end]);
+        end = start;
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_named_by_the_last_digits() {
+        let folder = Path::new("/t");
+        assert_eq!(place(folder, &[], "0000012345"), Path::new("/t"));
+        assert_eq!(place(folder, &[1, 2], "0000012345"), Path::new("/t/5/34"));
+        assert_eq!(place(folder, &[3, 2, 1], "0000012345"), Path::new("/t/345/12/0"));
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, first) = create(folder.path(), &[1]).unwrap();
+        let (_, second) = create(folder.path(), &[1]).unwrap();
+        assert_ne!(first, second);
+        drop(BodyFile { name: Vec::new(), remove: Some(first.clone()) });
+        drop(BodyFile { name: Vec::new(), remove: None });
+        assert!(!first.exists() && second.exists());
+    }
+}
