@@ -18,8 +18,10 @@ pub struct Arriving {
     received: u64,
     limits: BodyLimits,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Nothing was there when it was asked last, and it will be asked once more.
-    asked: bool,
+    /// How often in a row nothing was there.
+    asked: u8,
+    /// What is joined was handed over as all that has come.
+    early: bool,
     ended: bool,
     failed: Option<RequestBodyError>,
 }
@@ -27,15 +29,19 @@ pub struct Arriving {
 /// About as much is passed on at once.
 const PIECE: usize = 32 << 10;
 
+/// So often nothing must be there until nothing is expected.
+const ASKED: u8 = 3;
+
 impl Arriving {
     pub fn new(incoming: Incoming, limits: BodyLimits) -> Self {
         let joined = BytesMut::new();
-        Self { incoming, joined, received: 0, limits, timer: None, asked: false, ended: false, failed: None }
+        Self { incoming, joined, received: 0, limits, timer: None, asked: 0, early: false, ended: false, failed: None }
     }
 
     /// Ready when all that has come is here, or `client_body_buffer_size` of it; whether that is the whole body.
     pub fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RequestBodyError>> {
         ready!(self.poll_join(cx, self.limits.memory));
+        self.early = true;
         Poll::Ready(self.failed.take().map_or(Ok(self.ended), Err))
     }
 
@@ -63,7 +69,10 @@ impl Arriving {
             }
         }
         self.timer = None;
-        ready!(self.poll_join(cx, PIECE));
+        // What was there before anybody was asked goes along with the head.
+        if self.joined.is_empty() || !std::mem::take(&mut self.early) {
+            ready!(self.poll_join(cx, PIECE));
+        }
         if !self.joined.is_empty() {
             return Poll::Ready(Some(Ok(self.joined.split().freeze())));
         }
@@ -75,26 +84,26 @@ impl Arriving {
         self.ended && self.joined.is_empty()
     }
 
-    /// Joins what is there. hyper hands out a piece each time it is driven, so who finds nothing lets it be driven and
-    /// asks once more.
+    /// Joins what is there. hyper hands out a piece at a time, each when it is driven, so who finds nothing lets it be
+    /// driven and asks again.
     fn poll_join(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
         while !self.ended && self.failed.is_none() && self.joined.len() < most {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => self.take(frame),
-                Poll::Pending if self.asked => break,
+                Poll::Pending if self.asked == ASKED => break,
                 Poll::Pending => {
-                    self.asked = true;
+                    self.asked += 1;
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
             }
         }
-        self.asked = false;
+        self.asked = 0;
         Poll::Ready(())
     }
 
     fn take(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) {
-        self.asked = false;
+        self.asked = 0;
         match frame {
             None => self.ended = true,
             Some(Err(error)) => self.failed = Some(RequestBodyError::of(&error)),

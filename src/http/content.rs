@@ -2,9 +2,11 @@
 
 use super::{
     exchange::Exchange,
+    files,
     modules::{Settings, index, proxy, static_files, stub_status, uwsgi},
     phase::{Break, Phase},
 };
+use crate::observe::error_log::Level;
 
 /// The content handler of a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,19 @@ pub async fn answer(exchange: &mut Exchange) -> Phase {
         Content::Files => {
             index::content(exchange).await?;
             static_files::content(exchange).await?;
-            Phase::Break(Break::Status(if exchange.path.ends_with(b"/") { 403 } else { 404 }))
+            Phase::Break(Break::Status(nobody(exchange)))
         }
     }
+}
+
+/// The status where no handler wants the request (`ngx_http_core_content_phase`).
+fn nobody(exchange: &Exchange) -> u16 {
+    if !exchange.path.ends_with(b"/") {
+        return 404;
+    }
+    if let Some(path) = files::path(exchange, &exchange.path) {
+        let text = format!("directory index of \"{}\" is forbidden", String::from_utf8_lossy(&path));
+        exchange.log(Level::Err, &text);
+    }
+    403
 }

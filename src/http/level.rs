@@ -112,7 +112,9 @@ impl Reader<'_> {
         let inherited = above.enter(here);
         let mut settings = inherited.clone();
         self.registry.apply_all(own, here, &mut settings, self.scope);
-        settings.settle(&inherited, self.scope, here);
+        // The outermost level settles everything: what nothing mentions, too, may be derived.
+        let settled = if here == HTTP { Settings::default() } else { inherited };
+        settings.settle(&settled, self.scope, here);
         let well_formed = |statement: &&Statement| match known::check(statement, here) {
             Ok(_) => true,
             Err(known::Unknown::Shape(fault)) if statement.name.value != b"if" => {

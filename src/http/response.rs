@@ -147,7 +147,10 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     }
     out.extend_from_slice(b"\r\n");
     if response.fields.get("server").is_none() {
-        field(&mut out, b"Server", exchange.location.settings.core.server_tokens.signature());
+        let signature = exchange.location.settings.core.server_tokens.signature(exchange);
+        if !signature.is_empty() {
+            field(&mut out, b"Server", &signature);
+        }
     }
     if response.fields.get("date").is_none() {
         exchange.connection.worker.clock.write_date(&mut out);

@@ -6,9 +6,9 @@ use bytes::Bytes;
 /// The built-in answer for a status.
 pub fn response(exchange: &Exchange, code: u16) -> Response {
     let core = &exchange.location.settings.core;
-    let signature = core.server_tokens.signature();
+    let signature = core.server_tokens.signature(exchange);
     let padding = core.msie_padding && code >= 400 && pads(exchange);
-    let page = status::page(code, &String::from_utf8_lossy(signature), padding);
+    let page = status::page(code, &String::from_utf8_lossy(&signature), padding);
     let sent = status::sent(code);
     let mut response = match page {
         Some(page) => Response::with_body(sent, &b"text/html"[..], page),

@@ -34,7 +34,7 @@ impl End {
     pub(super) fn log(&self, connection: &Connection) {
         match self {
             Self::Slow => {
-                connection.log(Level::Info, "client timed out (110: Connection timed out) while waiting for request")
+                connection.log(Level::Info, "client timed out (110: Connection timed out) while waiting for request");
             }
             Self::Stop(Stop::Io(error)) => {
                 let text = format!("recv() failed ({}) while waiting for request", crate::http::files::errno(error));

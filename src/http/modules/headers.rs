@@ -218,8 +218,8 @@ impl Header {
         }
         // nginx's own `Server` and `Date` stay beside those that are added here.
         if is(b"server") && !response.fields.contains("server") {
-            let signature = exchange.location.settings.core.server_tokens.signature();
-            response.push(&b"Server"[..], Bytes::from_static(signature));
+            let signature = exchange.location.settings.core.server_tokens.signature(exchange).into_owned();
+            response.push(&b"Server"[..], signature);
         }
         if is(b"date") && !response.fields.contains("date") {
             response.push(&b"Date"[..], dates::http_date(now(exchange)));

@@ -59,7 +59,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if !folder_seen {
-                    test_folder(exchange, &path[..path.len() - name.len()])?;
+                    test_folder(exchange, &path, name.len())?;
                     folder_seen = true;
                 }
             }
@@ -70,8 +70,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
 }
 
 /// Whether the folder itself is there, which only the first missing file makes doubtful (`ngx_http_index_test_dir`).
-fn test_folder(exchange: &Exchange, path: &[u8]) -> Phase {
-    let folder = match path {
+fn test_folder(exchange: &Exchange, path: &[u8], name: usize) -> Phase {
+    let folder = match &path[..path.len() - name] {
         [before @ .., b'/'] if !before.is_empty() => before,
         whole => whole,
     };

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn without_a_header_there_are_no_values() {
-        let config = "location / { return 200 \"[$proxy_protocol_addr$proxy_protocol_port$proxy_protocol_tlv_alpn]\"; }";
+        let config =
+            "location / { return 200 \"[$proxy_protocol_addr$proxy_protocol_port$proxy_protocol_tlv_alpn]\"; }";
         assert_eq!(get(config, "/").text(), "[]");
     }
 }

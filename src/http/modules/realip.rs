@@ -73,11 +73,7 @@ pub fn replace(exchange: &mut Exchange) {
 impl Conf {
     /// The last address of the lists that nobody trusted put there, or without `real_ip_recursive` the last of all;
     /// `None` where the peer is not trusted or names nobody (`ngx_http_get_forwarded_addr`). The last list comes first.
-    fn forwarded<'v>(
-        &self,
-        peer: Option<IpAddr>,
-        lists: impl Iterator<Item = &'v [u8]>,
-    ) -> Option<(IpAddr, u16)> {
+    fn forwarded<'v>(&self, peer: Option<IpAddr>, lists: impl Iterator<Item = &'v [u8]>) -> Option<(IpAddr, u16)> {
         let mut found = None;
         for mut list in lists {
             loop {

@@ -188,9 +188,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let name = folder.path().join("log").as_os_str().as_bytes().to_vec();
         let (cache, start) = (Cache { inactive: Duration::from_secs(100), ..cache(1, 1) }, Instant::now());
-        let inode = |after: u64| {
-            cache.open(&name, start + Duration::from_secs(after)).unwrap().metadata().unwrap().ino()
-        };
+        let inode =
+            |after: u64| cache.open(&name, start + Duration::from_secs(after)).unwrap().metadata().unwrap().ino();
         let first = inode(0);
         std::fs::rename(folder.path().join("log"), folder.path().join("log.1")).unwrap();
         assert_eq!(inode(59), first);

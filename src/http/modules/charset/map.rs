@@ -125,9 +125,8 @@ impl Rows {
         let [to] = &row.args[..] else {
             return Err(Fault::at(row.name.span, "invalid parameters number"));
         };
-        let invalid = |word: &crate::syntax::Word| {
-            Fault::at(word.span, [b"invalid value \"", &word.value[..], b"\""].concat())
-        };
+        let invalid =
+            |word: &crate::syntax::Word| Fault::at(word.span, [b"invalid value \"", &word.value[..], b"\""].concat());
         let from = hexadecimal(&row.name.value).ok_or_else(|| invalid(&row.name))?;
         match self {
             Self::Bytes { there, back } => {
@@ -234,10 +233,7 @@ mod tests {
     fn faults_are_in_nginx_s_words() {
         for (text, message) in [
             ("charset_map a A { }", "\"charset_map\" between the same charsets \"a\" and \"A\""),
-            (
-                "charset_map UTF-8 a { }",
-                "\"charset_map\" with \"utf-8\" charset should be given in the second column",
-            ),
+            ("charset_map UTF-8 a { }", "\"charset_map\" with \"utf-8\" charset should be given in the second column"),
             ("charset_map a b { } charset_map b a { }", "duplicate \"charset_map\" between \"b\" and \"a\""),
             ("charset_map a b { 1; }", "invalid parameters number"),
             ("charset_map a b { 1 2 3; }", "invalid parameters number"),

@@ -5,10 +5,10 @@ use crate::{
         Args, FromArgs,
         values::{choose, parse_number, parse_size},
     },
-    http::status,
+    http::{exchange::Exchange, status, template::Template},
     syntax::Fault,
 };
-use std::ops::RangeInclusive;
+use std::{borrow::Cow, ops::RangeInclusive};
 
 /// `satisfy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,26 +85,34 @@ impl FromArgs for Buffers {
 }
 
 /// `server_tokens`: how the server signs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerTokens {
     On,
     /// As `on`, with the build's name where there is one.
     Build,
     Off,
+    /// A text of the operator's own (NGINX Plus); empty hides the field.
+    Text(Template),
 }
 
 impl ServerTokens {
     /// The value of the `Server` field.
-    pub fn signature(self) -> &'static [u8] {
+    pub fn signature<'t>(&'t self, exchange: &Exchange) -> Cow<'t, [u8]> {
         match self {
-            Self::On | Self::Build => status::SIGNATURE.as_bytes(),
-            Self::Off => b"tidegate",
+            Self::On | Self::Build => Cow::Borrowed(status::SIGNATURE.as_bytes()),
+            Self::Off => Cow::Borrowed(status::BARE_SIGNATURE.as_bytes()),
+            Self::Text(text) => text.evaluate(exchange),
         }
     }
 }
 
 impl FromArgs for ServerTokens {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        choose(args, &[("on", Self::On), ("off", Self::Off), ("build", Self::Build)])
+        match &args.word(0).value[..] {
+            b"on" => Ok(Self::On),
+            b"off" => Ok(Self::Off),
+            b"build" => Ok(Self::Build),
+            _ => Template::compile(args.word(0), args.scope).map(Self::Text),
+        }
     }
 }

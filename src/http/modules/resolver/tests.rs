@@ -1,7 +1,5 @@
 //! The room against small name servers on loopback.
 
-#![allow(clippy::disallowed_methods, reason = "the name servers bind for themselves")]
-
 use super::*;
 use crate::http::testing::{conf, fault, get, http_fault};
 use hickory_proto::{
