@@ -282,7 +282,7 @@ pub enum RequestBodyError {
     #[error("client timed out")]
     Timeout,
     /// Bad framing.
-    #[error("client sent invalid body")]
+    #[error("client sent invalid chunked body")]
     Bad,
     #[error("client prematurely closed connection")]
     Gone,

@@ -72,6 +72,8 @@ pub struct Exchange {
     pub upstream_fields: super::heads::Fields,
     /// The longest silence on a connection that has switched protocols.
     pub tunnel_timeout: Duration,
+    /// The connection over which an upstream is asked just now.
+    pub asking: Option<super::heads::ClientSide>,
     values: RefCell<Vec<Value>>,
 }
 
@@ -254,6 +256,7 @@ impl Exchange {
             sent: Sent::default(),
             upstream_fields: super::heads::Fields::new(),
             tunnel_timeout: Duration::ZERO,
+            asking: None,
             values: RefCell::default(),
         }
     }

@@ -105,7 +105,7 @@ impl UpstreamBody {
     pub fn report(&self, exchange: &mut Exchange) {
         let worker = Rc::clone(&exchange.connection.worker);
         let now = &worker.clock;
-        if self.timer.is_some() {
+        if self.timer.is_some() || self.shape.is_some() {
             // It was waited for.
             now.update();
         }

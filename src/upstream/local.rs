@@ -55,7 +55,10 @@ pub enum Bind {
     #[default]
     Off,
     Address(Local),
-    Variable { address: Template, transparent: bool },
+    Variable {
+        address: Template,
+        transparent: bool,
+    },
 }
 
 impl FromArgs for Bind {
@@ -76,9 +79,7 @@ impl FromArgs for Bind {
         match fixed {
             None => Ok(Self::Variable { address: template, transparent }),
             Some(Some(address)) => Ok(Self::Address(Local { address, transparent })),
-            Some(None) => {
-                Err(Fault::at(word.span, [b"invalid address \"", &word.value[..], b"\""].concat()))
-            }
+            Some(None) => Err(Fault::at(word.span, [b"invalid address \"", &word.value[..], b"\""].concat())),
         }
     }
 }

@@ -109,9 +109,8 @@ mod tests {
         let mut out = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
         loop {
-            let next = |_: &mut Context<'_>| {
-                Poll::Ready(source.next().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))))
-            };
+            let next =
+                |_: &mut Context<'_>| Poll::Ready(source.next().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))));
             match shape.poll_next(&mut cx, next) {
                 Poll::Ready(Some(piece)) => out.push(String::from_utf8(piece.unwrap().to_vec()).unwrap()),
                 Poll::Ready(None) => return out.join("|"),

@@ -123,7 +123,11 @@ fn carry(exchange: &mut Exchange, job: &Job<'_>, field: &Field) {
         let cookie = job.rules.cookie.and_then(|rewrite| rewrite(exchange, &field.value));
         let value = cookie.map_or_else(|| field.value.clone(), Bytes::from);
         exchange.state.error_page.kept.push(field.name.clone(), value);
-    } else if is("content-disposition") || is("cache-control") || is("expires") {
+    } else if is("content-disposition")
+        || is("cache-control")
+        || is("expires")
+        || is("accept-ranges") && !job.passing.force_ranges
+    {
         exchange.state.error_page.kept.add(field.clone());
     }
 }
@@ -216,6 +220,7 @@ fn accel_redirect(exchange: &mut Exchange, target: &[u8]) -> Break {
         Ok((path, args)) => {
             if exchange.method != Method::Head {
                 exchange.method = Method::Get;
+                exchange.head.method = Bytes::from_static(b"GET");
             }
             let path = Bytes::copy_from_slice(&path);
             Break::Redirect(Redirect::Path { path, args: Bytes::copy_from_slice(args) })

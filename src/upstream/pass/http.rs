@@ -135,6 +135,7 @@ async fn over(
     }
     link.requests += 1;
     link.side.request(request.head.clone(), job.passing.buffer_size.0);
+    exchange.asking = Some(link.side.clone());
     let body = Outbound::of(&mut exchange.body, &request.body);
     let client = body.waits_for_client().then(|| exchange.connection.side.clone());
     let message = heads::framing::request(request.framing, request.head_only, request.keepalive, body);

@@ -80,10 +80,11 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         let began = clock.instant();
         exchange.tries.push(Try { peer: peer.name.clone(), new_pass, began: Some(began), ..Try::default() });
         new_pass = false;
+        exchange.asking = None;
         let mut attempt = Attempt { began, sent: false, reused: false };
         let outcome = attempt.ask(exchange, &job, &peer).await;
         clock.update();
-        let (case, status) = match outcome {
+        let (case, status, action) = match outcome {
             Ok(answer) => {
                 let status = answer.head.status;
                 let case = repeatable(status).filter(|case| {
@@ -91,26 +92,35 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
                 });
                 match case {
                     None => return answer::respond(exchange, &job, answer, selection, attempt.began).await,
-                    Some(case) => (Some(case), status),
+                    Some(case) => (Some(case), status, "reading response header from upstream"),
                 }
             }
             Err(Failure::Client(error)) => {
                 attempt.note_time(exchange);
-                return refuse_body(exchange, error);
+                let bad = error == RequestBodyError::Gone && exchange.connection.side.bad_body();
+                let error = if bad { RequestBodyError::Bad } else { error };
+                return refuse_body(exchange, error, Some(&job.about(&peer)));
             }
             Err(failure) => {
                 job.log(exchange, &peer, &failure, attempt.sent);
-                (failure.case(), failure.status())
+                (failure.case(), failure.status(), failure.action(attempt.sent))
             }
         };
         attempt.note_time(exchange);
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.status = status;
         }
-        let Some(case) = case else { return Phase::Break(Break::Status(status)) };
+        let Some(case) = case else {
+            // Nobody was asked.
+            if let Some(attempt) = exchange.tries.last_mut() {
+                attempt.status = 0;
+                attempt.peer.clear();
+            }
+            return Phase::Break(Break::Status(status));
+        };
         if release(exchange, &mut selection, case) {
-            let text = "upstream server temporarily disabled while connecting to upstream";
-            exchange.log_about(Level::Warn, text, Some(&job.about(&peer)));
+            let text = format!("upstream server temporarily disabled while {action}");
+            exchange.log_about(Level::Warn, &text, Some(&job.about(&peer)));
         }
         if attempt.reused && case == cases::ERROR {
             selection.give_back_try();
@@ -131,9 +141,12 @@ pub fn abandoned(exchange: &mut Exchange) {
     attempt.response_ms = Some(clock.millis_since(began));
     let action = match attempt.connect_ms {
         None => "connecting to upstream",
-        Some(_) => "reading response header from upstream",
+        Some(_) => "sending request to upstream",
     };
-    let text = "client prematurely closed connection, so upstream connection is closed too";
+    if let Some(side) = exchange.asking.take() {
+        exchange.note_traffic(&side);
+    }
+    let text = "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too";
     exchange.log(Level::Info, &format!("{text} while {action}"));
 }
 
@@ -240,6 +253,7 @@ impl Job<'_> {
     fn log(&self, exchange: &Exchange, peer: &Peer, failure: &Failure, sent: bool) {
         let level = match failure {
             Failure::Client(_) => Level::Info,
+            Failure::Local(_) => Level::Crit,
             Failure::Connect(_, error) => match error.raw_os_error() {
                 Some(
                     libc::ECONNREFUSED
@@ -275,25 +289,33 @@ pub async fn prepare(exchange: &mut Exchange, passing: &Passing, streams: bool) 
         true => Box::pin(exchange.body.read_early(limits)).await,
         false => exchange.body.read(limits).await.and_then(|()| body_file::keep(exchange)),
     };
+    if exchange.head.has_body() {
+        // It may have been waited for.
+        exchange.connection.worker.clock.update();
+    }
     match read {
         Ok(()) => Phase::Continue(()),
         Err(RequestBodyError::Gone) if exchange.connection.side.bad_body() => {
-            refuse_body(exchange, RequestBodyError::Bad)
+            refuse_body(exchange, RequestBodyError::Bad, None)
         }
-        Err(error) => refuse_body(exchange, error),
+        Err(error) => refuse_body(exchange, error, None),
     }
 }
 
-/// What becomes of a request whose body could not be read.
-fn refuse_body(exchange: &mut Exchange, error: RequestBodyError) -> Phase {
+/// What becomes of a request whose body could not be read, before or while an upstream was asked.
+fn refuse_body(exchange: &mut Exchange, error: RequestBodyError, upstream: Option<&str>) -> Phase {
     let (level, status, silent) = match error {
         RequestBodyError::TooLarge => (Level::Err, 413, false),
-        RequestBodyError::Bad => (Level::Info, 400, false),
+        RequestBodyError::Bad => (Level::Err, 400, false),
         RequestBodyError::Disk => (Level::Crit, 500, false),
         RequestBodyError::Timeout => (Level::Info, 408, true),
         RequestBodyError::Gone => (Level::Info, 400, true),
     };
-    exchange.log(level, &error.to_string());
+    match upstream {
+        None => exchange.log(level, &error.to_string()),
+        Some(_) if error == RequestBodyError::Timeout => {}
+        Some(_) => exchange.log_about(level, &format!("{error} while sending request to upstream"), upstream),
+    }
     if silent {
         // Nobody is there to read an answer; the status is for the log.
         exchange.sent.status = status;

@@ -108,7 +108,7 @@ impl ServerTokens {
 
 impl FromArgs for ServerTokens {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        match &args.word(0).value[..] {
+        match &args.word(0).value.to_ascii_lowercase()[..] {
             b"on" => Ok(Self::On),
             b"off" => Ok(Self::Off),
             b"build" => Ok(Self::Build),

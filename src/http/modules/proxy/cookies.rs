@@ -203,7 +203,8 @@ impl Rule for FlagsRule {
             Some(pattern) => Pattern::Regex(regex(pattern, true, word)?),
             None => Pattern::Text(Template::compile(word, args.scope)?),
         };
-        let flags = args.words()[1..].iter().map(|word| Template::compile(word, args.scope)).collect::<Result<_, _>>()?;
+        let flags =
+            args.words()[1..].iter().map(|word| Template::compile(word, args.scope)).collect::<Result<_, _>>()?;
         Ok(Self { cookie, flags })
     }
 }

