@@ -29,6 +29,7 @@ pub enum Body {
     Upstream(Box<UpstreamBody>),
     Charset(Box<super::modules::charset::CharsetBody>),
     Gzip(Box<super::modules::gzip::GzipBody>),
+    Sub(Box<super::modules::sub_filter::SubBody>),
 }
 
 /// Why a body ended early.
@@ -53,6 +54,7 @@ impl std::fmt::Debug for Body {
             Self::Upstream(_) => "Upstream",
             Self::Charset(_) => "Charset",
             Self::Gzip(_) => "Gzip",
+            Self::Sub(_) => "Sub",
         })
     }
 }
@@ -86,6 +88,7 @@ impl Body {
             Self::Upstream(body) => body.poll_next(cx),
             Self::Charset(body) => body.poll_next(cx),
             Self::Gzip(body) => body.poll_next(cx),
+            Self::Sub(body) => body.poll_next(cx),
         }
     }
 
@@ -95,6 +98,7 @@ impl Body {
             Self::Upstream(body) => Some(body),
             Self::Charset(body) => body.inner().upstream(),
             Self::Gzip(body) => body.inner().upstream(),
+            Self::Sub(body) => body.inner().upstream(),
             _ => None,
         }
     }
@@ -123,6 +127,7 @@ impl Body {
             Self::Upstream(body) => body.is_over(),
             Self::Parts(rest, current) => rest.len() == 0 && current.is_empty(),
             Self::Charset(body) => body.inner().is_empty(),
+            Self::Sub(body) => body.is_empty(),
             Self::Bytes(_) | Self::Gzip(_) => false,
         }
     }
@@ -231,6 +236,10 @@ impl hyper::body::Body for Outgoing {
             }
             None => {
                 let expected = std::mem::take(&mut this.trailers);
+                if let Some(exchange) = this.exchange.as_ref().filter(|_| expected) {
+                    // They may tell how long the body took.
+                    exchange.connection.worker.clock.update();
+                }
                 let exchange = this.exchange.as_mut().filter(|_| expected);
                 let trailers = exchange.map(|exchange| super::modules::headers::trailers(exchange));
                 this.finish(true);

@@ -3,7 +3,7 @@
 use super::{
     exchange::Exchange,
     files,
-    modules::{Settings, index, proxy, static_files, stub_status, uwsgi},
+    modules::{Settings, autoindex, index, proxy, static_files, stub_status, uwsgi},
     phase::{Break, Phase},
 };
 use crate::observe::error_log::Level;
@@ -11,11 +11,12 @@ use crate::observe::error_log::Level;
 /// The content handler of a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// `index`, then files.
+    /// `index`, then `autoindex`, then files.
     Files,
     Proxy,
     Uwsgi,
     StubStatus,
+    EmptyGif,
 }
 
 impl Content {
@@ -27,6 +28,8 @@ impl Content {
             Self::Uwsgi
         } else if settings.stub_status.enabled.0 {
             Self::StubStatus
+        } else if settings.empty_gif.enabled.0 {
+            Self::EmptyGif
         } else {
             Self::Files
         }
@@ -44,8 +47,11 @@ pub async fn answer(exchange: &mut Exchange) -> Phase {
         Content::Proxy => proxy::content(exchange).await,
         Content::Uwsgi => uwsgi::content(exchange).await,
         Content::StubStatus => stub_status::content(exchange).await,
+        Content::EmptyGif => empty_gif::content(exchange).await,
         Content::Files => {
+            random_index::content(exchange).await?;
             index::content(exchange).await?;
+            autoindex::content(exchange).await?;
             static_files::content(exchange).await?;
             Phase::Break(Break::Status(nobody(exchange)))
         }

@@ -63,6 +63,12 @@ pub fn iso8601(unix: i64, offset: i32) -> String {
     format!("{year:4}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{sign}{hours:02}:{minutes:02}")
 }
 
+/// The time of a file in a page of `autoindex`: `21-Nov-2026 10:00`. `offset` is in seconds east of Greenwich.
+pub fn index_time(unix: i64, offset: i32) -> String {
+    let at = fields(unix, offset);
+    format!("{:02}-{}-{} {:02}:{:02}", at.day(), month(&at), at.year(), at.hour(), at.minute())
+}
+
 /// The stamp of a line in the error log: `2026/11/21 10:00:00`. `offset` is in seconds east of Greenwich.
 pub fn error_log_time(unix: i64, offset: i32) -> String {
     let at = fields(unix, offset);

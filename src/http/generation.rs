@@ -49,6 +49,7 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
     let names = scope.names(Kind::Variable).into_iter().enumerate();
     let handle = |at: usize| Handle(u32::try_from(at).unwrap_or(u32::MAX));
     let variable_names = names.map(|(at, named)| (named.name, handle(at))).collect();
+    modules::limit_req::check_zones(scope);
     let listeners = listener::collect(&levels.servers, scope).into_iter().map(Arc::new).collect();
     Http {
         upstreams: modules::upstream::groups(&settings.upstream, scope),
@@ -92,5 +93,7 @@ impl Http {
             let same = previous.upstreams.iter().flatten().find(|earlier| earlier.name == group.name);
             same.map(|earlier| group.adopt(earlier));
         }
+        modules::limit_req::adopt(&self.settings.limit_req, &previous.settings.limit_req);
+        modules::limit_conn::adopt(&self.settings.limit_conn, &previous.settings.limit_conn);
     }
 }

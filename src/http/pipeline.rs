@@ -6,7 +6,7 @@ use super::{
     exchange::Exchange,
     level::Location,
     location_tree::Outcome,
-    modules::{access, access_log, core, error_page, headers, realip, rewrite, try_files},
+    modules::{access, access_log, auth_basic, auth_delay, core, error_page, headers, limit_conn, limit_req, realip, rewrite, try_files},
     phase::{Break, Phase, Redirect},
     redirect,
     regex::{self, Regex},
@@ -87,6 +87,8 @@ async fn phases(exchange: &mut Exchange, from: Entry) -> Phase {
     }
     // preaccess
     realip::replace(exchange);
+    limit_req::check(exchange).await?;
+    limit_conn::check(exchange)?;
     // access
     satisfy(exchange).await?;
     // precontent
@@ -94,18 +96,30 @@ async fn phases(exchange: &mut Exchange, from: Entry) -> Phase {
     content::answer(exchange).await
 }
 
-/// `satisfy`: all of the access checks must agree, or any of them.
+/// `satisfy`: all of the access checks must agree, or any of them (`ngx_http_core_access_phase`).
 async fn satisfy(exchange: &mut Exchange) -> Phase {
     let any = exchange.location.settings.core.satisfy == core::Satisfy::Any;
-    match access::check(exchange) {
-        access::Verdict::Unasked => Phase::Continue(()),
-        access::Verdict::Allowed if any => Phase::Continue(()),
-        access::Verdict::Allowed => Phase::Continue(()),
-        access::Verdict::Denied => {
-            exchange.log(Level::Err, "access forbidden by rule");
-            Phase::Break(Break::Status(403))
+    let mut denied = match access::check(exchange) {
+        access::Verdict::Allowed if any => return Phase::Continue(()),
+        access::Verdict::Unasked | access::Verdict::Allowed => 0,
+        access::Verdict::Denied => 403,
+    };
+    let by_rule = denied != 0 || any;
+    if denied == 0 || any {
+        match auth_basic::check(exchange) {
+            auth_basic::Verdict::Unasked => {}
+            auth_basic::Verdict::Allowed if any => denied = 0,
+            auth_basic::Verdict::Allowed => {}
+            auth_basic::Verdict::Denied(status) => denied = status,
         }
     }
+    match denied {
+        0 => return Phase::Continue(()),
+        401 => auth_delay::wait(exchange).await,
+        403 if by_rule => exchange.log(Level::Err, "access forbidden by rule"),
+        _ => {}
+    }
+    Phase::Break(Break::Status(denied))
 }
 
 /// find-config: chooses the location of the path (`ngx_http_core_find_config_phase`).
@@ -202,6 +216,7 @@ fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, 
     error_page::finish(exchange, &mut response);
     super::not_modified::filter(exchange, &mut response)?;
     headers::filter(exchange, &mut response);
+    super::modules::sub_filter::filter(exchange, &mut response);
     super::modules::charset::filter(exchange, &mut response);
     super::modules::gzip::filter(exchange, &mut response);
     super::range::filter(exchange, &mut response)?;

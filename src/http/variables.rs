@@ -56,6 +56,7 @@ pub enum Definition {
 #[derive(Clone, Debug)]
 pub enum Computed {
     Map(std::sync::Arc<modules::map::Map>),
+    Split(std::sync::Arc<modules::split_clients::Split>),
 }
 
 impl Computed {
@@ -63,6 +64,7 @@ impl Computed {
     pub fn evaluate(&self, exchange: &Exchange, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Map(map) => map.evaluate(exchange, out),
+            Self::Split(split) => split.evaluate(exchange, out),
         }
     }
 
@@ -70,6 +72,7 @@ impl Computed {
     pub fn volatile(&self) -> bool {
         match self {
             Self::Map(map) => map.volatile,
+            Self::Split(_) => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::http::{
 use hyper::client::conn::http1::{Connection, SendRequest};
 use std::{
     cell::RefCell,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -56,6 +56,10 @@ impl Link {
 
     /// Ready when a request can be sent; an error when none ever can.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(ready) = self.sender.poll_ready(&mut nobody) {
+            return Poll::Ready(ready);
+        }
         self.drive(cx);
         self.sender.poll_ready(cx)
     }
@@ -90,7 +94,7 @@ impl Key {
 /// The idle connections of one thread.
 #[derive(Default)]
 pub struct Pool {
-    groups: RefCell<HashMap<String, VecDeque<Idle>>>,
+    groups: RefCell<BTreeMap<String, VecDeque<Idle>>>,
 }
 
 struct Idle {

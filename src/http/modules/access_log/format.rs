@@ -171,6 +171,13 @@ fn json_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
+/// Appends a text as it stands between the quotes of JSON.
+pub fn escape_json(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        if json_special(*byte) { json(*byte, out) } else { out.push(*byte) }
+    }
+}
+
 fn json(byte: u8, out: &mut Vec<u8>) {
     let short = match byte {
         b'"' | b'\\' => byte,

@@ -5,7 +5,7 @@ mod format;
 mod named;
 
 pub use buffer::{Buffering, flush_all, flush_due};
-pub use format::Format;
+pub use format::{Format, escape_json};
 
 use super::{Room, error_log::path_bytes};
 use crate::{

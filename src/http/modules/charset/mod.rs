@@ -96,7 +96,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
 
 impl Conf {
     /// The charset an answer is to have (`ngx_http_destination_charset`).
-    fn destination(&self, exchange: &Exchange, response: &Response) -> Option<Bytes> {
+    pub fn destination(&self, exchange: &Exchange, response: &Response) -> Option<Bytes> {
         let media = response.content_type.as_ref().filter(|media| !media.is_empty())?;
         if let Some(wanted) = response.wanted_charset.as_ref().filter(|wanted| !wanted.is_empty()) {
             let named = |charset: &Charset| matches!(charset, Charset::Name(name) if same(name, wanted));

@@ -105,7 +105,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
 }
 
 /// The body is no longer byte for byte what its tag stands for (`ngx_http_weak_etag`).
-fn weaken(response: &mut Response) {
+pub fn weaken(response: &mut Response) {
     let weak = |etag: &[u8]| weak_etag(etag).map(|weak| Bytes::copy_from_slice(&weak));
     response.etag = response.etag.as_deref().and_then(weak);
     match response.field("etag").map(weak) {

@@ -1,0 +1,378 @@
+//! `limit_req`: how often a key's requests are taken, by the leaky bucket.
+
+mod table;
+
+use super::Room;
+use crate::{
+    config::{
+        Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS, List, Module, Scope,
+        values::{choose, parse_number, parse_size},
+    },
+    http::{
+        exchange::Exchange,
+        phase::{Phase, status},
+        template::Template,
+        variables::Variable,
+    },
+    observe::error_log::Level,
+    syntax::{Fault, Span},
+};
+use std::{
+    ops::RangeInclusive,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use table::{Judged, Table};
+
+#[derive(Clone, Debug)]
+pub struct Conf {
+    zones: List<Arc<Zone>>,
+    limits: List<Limit>,
+    log_level: LimitLevel,
+    status: LimitStatus,
+    dry_run: bool,
+}
+
+impl Default for Conf {
+    fn default() -> Self {
+        Self {
+            zones: List::default(),
+            limits: List::default(),
+            log_level: LimitLevel(Level::Err),
+            status: LimitStatus(503),
+            dry_run: false,
+        }
+    }
+}
+
+impl Module for Conf {
+    const DIRECTIVES: &'static [Directive<Self>] = &[
+        Directive::new("limit_req_zone", HTTP, |conf| &mut conf.zones),
+        Directive::new("limit_req", LEVELS, |conf| &mut conf.limits),
+        Directive::new("limit_req_log_level", LEVELS, |conf| &mut conf.log_level),
+        Directive::new("limit_req_status", LEVELS, |conf| &mut conf.status),
+        Directive::new("limit_req_dry_run", LEVELS, |conf| &mut conf.dry_run),
+    ];
+
+    fn settle(&mut self, scope: &Scope<'_>, _level: crate::config::Contexts) -> Result<(), Fault> {
+        // A zone counts once at a level.
+        for (at, limit) in self.limits.iter().enumerate() {
+            if self.limits[..at].iter().any(|earlier| earlier.zone == limit.zone) {
+                scope.fault(Fault::at(limit.at, "\"limit_req\" directive is duplicate"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Room for Conf {
+    const VARIABLES: &'static [Variable] = &[Variable::new("limit_req_status", |ex, out| {
+        ex.state.limit_req.is_some_and(|status| super::core::put(out, status.as_bytes()))
+    })];
+    /// `$limit_req_status`, once it is known.
+    type State = Option<&'static str>;
+}
+
+/// The preaccess phase (`ngx_http_limit_req_handler`): lets the request pass, wait, or go.
+pub async fn check(exchange: &mut Exchange) -> Phase {
+    if exchange.location.settings.limit_req.limits.is_empty() || exchange.state.limit_req.is_some() {
+        return Phase::Continue(());
+    }
+    let conf = Arc::clone(&exchange.location.settings.limit_req);
+    let dry_run = if conf.dry_run { ", dry run" } else { "" };
+    let judged = judge(exchange, &conf);
+    let (delay, excess, zone) = match judged {
+        Verdict::Unasked => return Phase::Continue(()),
+        Verdict::Refused(said) => {
+            if let Some((excess, zone)) = said {
+                let (whole, rest) = (excess / 1000, excess % 1000);
+                let text = format!("limiting requests{dry_run}, excess: {whole}.{rest:03} by zone \"{zone}\"");
+                exchange.log(conf.log_level.0, &text);
+            }
+            exchange.state.limit_req = Some(if conf.dry_run { "REJECTED_DRY_RUN" } else { "REJECTED" });
+            return if conf.dry_run { Phase::Continue(()) } else { status(conf.status.0) };
+        }
+        Verdict::Passed(delay, excess, zone) => (delay, excess, zone),
+    };
+    if delay == 0 {
+        exchange.state.limit_req = Some("PASSED");
+        return Phase::Continue(());
+    }
+    let (whole, rest) = (excess / 1000, excess % 1000);
+    let text = format!("delaying request{dry_run}, excess: {whole}.{rest:03}, by zone \"{zone}\"");
+    exchange.log(conf.log_level.weaker(), &text);
+    exchange.state.limit_req = Some(if conf.dry_run { "DELAYED_DRY_RUN" } else { "DELAYED" });
+    if !conf.dry_run {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    Phase::Continue(())
+}
+
+enum Verdict {
+    /// No key has a value.
+    Unasked,
+    /// What was too much, in thousandths of requests, and in which zone; none where there was no room to count it.
+    Refused(Option<(u64, String)>),
+    /// Milliseconds to wait, and for what.
+    Passed(u64, u64, String),
+}
+
+/// Asks every limit in turn; what a request costs is booked only where all of them take it.
+fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
+    let mut asked: Vec<(&Limit, &Zone, Vec<u8>)> = Vec::with_capacity(conf.limits.len());
+    for (at, limit) in conf.limits.iter().enumerate() {
+        let Some(zone) = zone(exchange, limit.zone) else { continue };
+        let key = zone.key.evaluate(exchange).into_owned();
+        if key.is_empty() {
+            continue;
+        }
+        if key.len() > 65535 {
+            let text = format!("the value of the \"{}\" key is more than 65535 bytes", zone.key_text);
+            exchange.log(Level::Err, &text);
+            continue;
+        }
+        let last = at + 1 == conf.limits.len();
+        let judged = zone.table().judge(&key, zone.rate, limit.burst, last);
+        let (excess, done) = match judged {
+            Judged::Taken(excess) => (excess, true),
+            Judged::Noted => (0, false),
+            Judged::Over(excess) => {
+                asked.iter().for_each(|(_, zone, key)| zone.table().release(key));
+                return Verdict::Refused(Some((excess, zone.name.clone())));
+            }
+            Judged::Full => {
+                exchange.log(Level::Alert, &format!("could not allocate node in limit_req zone \"{}\"", zone.name));
+                asked.iter().for_each(|(_, zone, key)| zone.table().release(key));
+                return Verdict::Refused(None);
+            }
+        };
+        if done {
+            let delay = limit.wait(excess, zone.rate);
+            return book(&asked, (delay, excess, &zone.name));
+        }
+        asked.push((limit, zone, key));
+    }
+    match asked.last() {
+        Some((_, zone, _)) => book(&asked, (0, 0, &zone.name)),
+        None => Verdict::Unasked,
+    }
+}
+
+/// Books the request with the limits that were asked; the longest wait counts (`ngx_http_limit_req_account`).
+fn book(asked: &[(&Limit, &Zone, Vec<u8>)], last: (u64, u64, &str)) -> Verdict {
+    let mut longest = last;
+    for (limit, zone, key) in asked.iter().rev() {
+        let excess = zone.table().book(key, zone.rate);
+        let delay = limit.wait(excess, zone.rate);
+        if delay > longest.0 {
+            longest = (delay, excess, &zone.name);
+        }
+    }
+    Verdict::Passed(longest.0, longest.1, longest.2.to_owned())
+}
+
+fn zone(exchange: &Exchange, handle: Handle) -> Option<&Zone> {
+    exchange.http.settings.limit_req.zones.iter().find(|zone| zone.handle == handle).map(|zone| &**zone)
+}
+
+/// Takes over what the generation before has counted in zones of the same name, size and key.
+pub fn adopt(conf: &Conf, previous: &Conf) {
+    for zone in conf.zones.iter() {
+        let same = |earlier: &&Arc<Zone>| {
+            earlier.name == zone.name && earlier.size == zone.size && earlier.key_text == zone.key_text
+        };
+        if let Some(earlier) = previous.zones.iter().find(same) {
+            let _ = zone.table.set(Arc::clone(earlier.table()));
+        }
+    }
+}
+
+/// One `limit_req_zone`.
+#[derive(Debug)]
+struct Zone {
+    handle: Handle,
+    name: String,
+    key: Template,
+    key_text: String,
+    /// Thousandths of requests a second.
+    rate: u64,
+    /// Bytes.
+    size: usize,
+    table: OnceLock<Arc<Table>>,
+}
+
+impl Zone {
+    fn table(&self) -> &Arc<Table> {
+        self.table.get_or_init(|| Arc::new(Table::new(self.size)))
+    }
+}
+
+impl FromArgs for Arc<Zone> {
+    const TAKES: RangeInclusive<usize> = 3..=3;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let key = Template::compile(args.word(0), args.scope)?;
+        let (mut found, mut rate) = (None, 1000);
+        for word in &args.words()[1..] {
+            if let Some(shape) = word.value.strip_prefix(b"zone=") {
+                found = Some(zone_shape(shape, word)?);
+            } else if let Some(text) = word.value.strip_prefix(b"rate=") {
+                let (text, scale) = match text {
+                    [number @ .., b'r', b'/', b's'] => (number, 1),
+                    [number @ .., b'r', b'/', b'm'] => (number, 60),
+                    number => (number, 1),
+                };
+                let number = parse_number(text).filter(|number| *number > 0);
+                let fault = || Fault::at(word.span, [b"invalid rate \"", &word.value[..], b"\""].concat());
+                rate = number.ok_or_else(fault)? as u64 * 1000 / scale;
+            } else {
+                return Err(args.parameter(word));
+            }
+        }
+        let Some((name, size)) = found.filter(|(name, _)| !name.is_empty()) else { return Err(no_zone(args)) };
+        let (handle, earlier) = args.scope.define(Kind::Zone, name, args.statement.name.span);
+        let key_text = args.word(0).text().into_owned();
+        if earlier.is_some() {
+            let name = String::from_utf8_lossy(name);
+            let text = format!("{} \"{name}\" is already bound to key \"{key_text}\"", args.name());
+            return Err(Fault::at(args.statement.name.span, text));
+        }
+        let name = String::from_utf8_lossy(name).into_owned();
+        Ok(Self::new(Zone { handle, name, key, key_text, rate, size, table: OnceLock::new() }))
+    }
+}
+
+/// The name and size of `zone=name:size`.
+pub(super) fn zone_shape<'w>(shape: &'w [u8], word: &crate::syntax::Word) -> Result<(&'w [u8], usize), Fault> {
+    let fault = || Fault::at(word.span, [b"invalid zone size \"", &word.value[..], b"\""].concat());
+    let at = memchr::memchr(b':', shape).ok_or_else(fault)?;
+    let size = parse_size(&shape[at + 1..]).ok_or_else(fault)?;
+    if size < 8 * 4096 {
+        return Err(Fault::at(word.span, [b"zone \"", &word.value[..], b"\" is too small"].concat()));
+    }
+    Ok((&shape[..at], size))
+}
+
+fn no_zone(args: &Args<'_>) -> Fault {
+    Fault::at(args.statement.name.span, format!("\"{}\" must have \"zone\" parameter", args.name()))
+}
+
+/// A zone that something names and nothing defines is a fault where it is first named (`ngx_init_zone_pool`).
+pub fn check_zones(scope: &Scope<'_>) {
+    for zone in scope.names(Kind::Zone).iter().filter(|zone| zone.defined.is_none()) {
+        let text = [b"zero size shared memory zone \"", &zone.name[..], b"\""].concat();
+        scope.fault(Fault::at(zone.first_use, text).unnamed().when(crate::syntax::Stage::Settling));
+    }
+}
+
+/// One `limit_req`; excess in thousandths of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Limit {
+    zone: Handle,
+    burst: u64,
+    /// From which excess on requests wait.
+    delay: u64,
+    at: Span,
+}
+
+impl Limit {
+    /// Milliseconds to wait for an excess.
+    fn wait(&self, excess: u64, rate: u64) -> u64 {
+        excess.saturating_sub(self.delay) * 1000 / rate.max(1)
+    }
+}
+
+impl FromArgs for Limit {
+    const TAKES: RangeInclusive<usize> = 1..=3;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let (mut zone, mut burst, mut delay) = (None, 0, 0);
+        for word in args.words() {
+            let number = |text: &[u8], what: &str| {
+                let fault = || Fault::at(word.span, [b"invalid ", what.as_bytes(), b" value \"", &word.value[..], b"\""].concat());
+                parse_number(text).filter(|number| *number > 0).map(|number| number as u64 * 1000).ok_or_else(fault)
+            };
+            if let Some(name) = word.value.strip_prefix(b"zone=") {
+                zone = Some(args.scope.refer(Kind::Zone, name, word.span));
+            } else if let Some(text) = word.value.strip_prefix(b"burst=") {
+                burst = number(text, "burst")?;
+            } else if let Some(text) = word.value.strip_prefix(b"delay=") {
+                delay = number(text, "delay")?;
+            } else if &word.value[..] == b"nodelay" {
+                delay = u64::MAX;
+            } else {
+                return Err(args.parameter(word));
+            }
+        }
+        let zone = zone.ok_or_else(|| no_zone(args))?;
+        Ok(Self { zone, burst, delay, at: args.statement.name.span })
+    }
+}
+
+/// The severity of what a limit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitLevel(pub Level);
+
+impl LimitLevel {
+    /// One step weaker: delays are logged so.
+    pub fn weaker(self) -> Level {
+        match self.0 {
+            Level::Err => Level::Warn,
+            Level::Warn => Level::Notice,
+            _ => Level::Info,
+        }
+    }
+}
+
+impl FromArgs for LimitLevel {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let levels = [("info", Level::Info), ("notice", Level::Notice), ("warn", Level::Warn), ("error", Level::Err)];
+        choose(args, &levels).map(Self)
+    }
+}
+
+/// The status of a refusal: 400 to 599.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitStatus(pub u16);
+
+impl FromArgs for LimitStatus {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        let number = parse_number(&word.value).ok_or_else(|| args.directive(word, "invalid number"))?;
+        match number {
+            400..=599 => Ok(Self(number as u16)),
+            _ => Err(Fault::at(word.span, "value must be between 400 and 599")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::{ask_http, http_fault};
+
+    fn first(zone: &str, limits: &str) -> String {
+        let server = format!("server {{ location / {{ {limits} try_files $uri @said; }} location @said {{ return 200 $limit_req_status; }} }}");
+        ask_http(&format!("limit_req_zone {zone}; {server}"), "GET /?k=a HTTP/1.1\r\nHost: x\r\n\r\n").text()
+    }
+
+    #[test]
+    fn a_first_request_passes_and_one_without_a_key_is_not_counted() {
+        assert_eq!(first("$arg_k zone=one:32k rate=1r/s", "limit_req zone=one;"), "PASSED");
+        assert_eq!(first("$arg_none zone=one:32k rate=1r/s", "limit_req zone=one;"), "");
+    }
+
+    #[test]
+    fn faults_are_in_nginx_s_words() {
+        for (text, message) in [
+            ("limit_req_zone $host zone=a rate=1r/s;", "invalid zone size \"zone=a\""),
+            ("limit_req_zone $host zone=a:1k rate=1r/s;", "zone \"zone=a:1k\" is too small"),
+            ("limit_req_zone $host zone=a:1m rate=0r/s;", "invalid rate \"rate=0r/s\""),
+            ("limit_req_zone $host x rate=1r/s;", "invalid parameter \"x\""),
+            ("limit_req zone=a burst=0;", "invalid burst value \"burst=0\""),
+            ("limit_req burst=1;", "\"limit_req\" must have \"zone\" parameter"),
+            ("limit_req zone=a;", "zero size shared memory zone \"a\""),
+        ] {
+            assert_eq!(http_fault(text), message, "{text}");
+        }
+    }
+}
