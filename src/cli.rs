@@ -16,6 +16,8 @@ pub const SERVER_VERSION: &str = "nginx/1.31.5";
 /// Tools (and nginx's own tests) look for `--with-http_…_module`, and for `--without-…` of what nginx has by default.
 pub const BUILT_IN: &[&str] = &[
     "--with-threads",
+    "--with-http_addition_module",
+    "--with-http_auth_request_module",
     "--with-http_realip_module",
     "--with-http_random_index_module",
     "--with-http_secure_link_module",
@@ -24,11 +26,8 @@ pub const BUILT_IN: &[&str] = &[
     "--without-http-cache",
     "--without-http_browser_module",
     "--without-http_fastcgi_module",
-    "--without-http_geo_module",
     "--without-http_grpc_module",
     "--without-http_memcached_module",
-    "--without-http_mirror_module",
-    "--without-http_referer_module",
     "--without-http_scgi_module",
     "--without-http_ssi_module",
     "--without-http_tunnel_module",

@@ -455,6 +455,16 @@ impl RequestBody {
         }
     }
 
+    /// A body that was read whole, for another request beside this one.
+    pub fn share(&self) -> Self {
+        let read = match &self.read {
+            Read::Nothing => Read::Nothing,
+            Read::Memory(bytes) => Read::Memory(bytes.clone()),
+            Read::File { file, length, .. } => Read::File { file: Arc::clone(file), name: None, length: *length },
+        };
+        Self { read, received: self.received, ..Self::default() }
+    }
+
     /// The body is passed on as it comes, and cannot be had twice.
     pub fn is_streaming(&self) -> bool {
         self.streamed || self.incoming.is_some() || self.arriving.is_some()

@@ -3,7 +3,7 @@
 use super::{
     exchange::Exchange,
     files,
-    modules::{Settings, autoindex, index, proxy, static_files, stub_status, uwsgi},
+    modules::{Settings, autoindex, empty_gif, index, proxy, random_index, static_files, stub_status, uwsgi},
     phase::{Break, Phase},
 };
 use crate::observe::error_log::Level;

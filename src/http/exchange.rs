@@ -53,6 +53,8 @@ pub struct Exchange {
     pub valid_location: bool,
     /// The client's path had a `%XX`: it is escaped again where it is sent on.
     pub quoted: bool,
+    /// How many subrequests this one is inside of; 0 for a client's own request.
+    pub depth: u8,
     /// Internal redirects that are still allowed.
     pub redirects_left: u8,
     /// The status an `error_page` answers for; 0 while there is none.
@@ -246,6 +248,7 @@ impl Exchange {
             pristine: true,
             quoted: false,
             valid_location: true,
+            depth: 0,
             redirects_left: MAX_REDIRECTS,
             error_status: 0,
             overwritten_status: None,
@@ -259,6 +262,31 @@ impl Exchange {
             asking: None,
             values: RefCell::default(),
         }
+    }
+
+    /// A request of the server's own inside of this one, before any phase (`ngx_http_subrequest`). It has the fields of
+    /// this one's head, and starts with its variables.
+    pub fn child(&self, path: Bytes, args: Bytes, body: RequestBody) -> Self {
+        let mut head = self.head.clone();
+        head.method = Bytes::from_static(b"GET");
+        head.content_length = body.length().filter(|_| head.has_body());
+        head.chunked = false;
+        let (http, connection, server) = (Arc::clone(&self.http), Rc::clone(&self.connection), Arc::clone(&self.server));
+        let mut child = Self::new(http, connection, server, head, body);
+        child.path = path;
+        child.args = args;
+        child.host = self.host.clone();
+        child.internal = true;
+        child.pristine = false;
+        child.depth = self.depth + 1;
+        child.state.realip.clone_from(&self.state.realip);
+        child.take_values(self);
+        child
+    }
+
+    /// Has the variables that were set or remembered for another exchange.
+    pub fn take_values(&mut self, other: &Self) {
+        self.values.get_mut().clone_from(&other.values.borrow());
     }
 
     /// Appends a variable's value; whether it has one.

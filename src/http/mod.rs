@@ -29,6 +29,7 @@ pub mod regex;
 pub mod response;
 pub mod special;
 pub mod status;
+pub mod subrequest;
 pub mod template;
 #[cfg(test)]
 pub mod testing;

@@ -42,6 +42,11 @@ impl Network {
         Self::Net { address, bits: if address.is_ipv4() { 32 } else { 128 }, host_bits: false }
     }
 
+    /// The first address of the network that an address has with so many bits.
+    pub fn first(address: IpAddr, bits: u8) -> IpAddr {
+        mask(address, bits)
+    }
+
     /// Whether bits outside the mask were written.
     pub fn has_host_bits(self) -> bool {
         matches!(self, Self::Net { host_bits: true, .. })

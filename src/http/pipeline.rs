@@ -6,7 +6,10 @@ use super::{
     exchange::Exchange,
     level::Location,
     location_tree::Outcome,
-    modules::{access, access_log, auth_basic, auth_delay, core, error_page, headers, limit_conn, limit_req, realip, rewrite, try_files},
+    modules::{
+        access, access_log, addition, auth_basic, auth_delay, auth_request, core, error_page, headers, limit_conn,
+        limit_req, mirror, realip, rewrite, try_files,
+    },
     phase::{Break, Phase, Redirect},
     redirect,
     regex::{self, Regex},
@@ -25,6 +28,12 @@ pub async fn answer(exchange: &mut Exchange) -> Option<Response> {
     conclude(exchange, ended).await
 }
 
+/// Answers a request of the server's own (`ngx_http_handler`).
+pub async fn subrequest(exchange: &mut Exchange) -> Option<Response> {
+    let ended = phases(exchange, Entry::Server).await;
+    conclude(exchange, ended).await
+}
+
 /// Answers a request that is refused before any phase.
 pub async fn refuse(exchange: &mut Exchange, status: u16) -> Option<Response> {
     conclude(exchange, Phase::Break(Break::Status(status))).await
@@ -34,7 +43,7 @@ pub async fn refuse(exchange: &mut Exchange, status: u16) -> Option<Response> {
 async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Response> {
     loop {
         let redirect = match ended {
-            Phase::Break(Break::Answer(response)) => match filters(exchange, *response) {
+            Phase::Break(Break::Answer(response)) => match filters(exchange, *response).await {
                 Ok(response) => return Some(response),
                 Err(status) => {
                     ended = Phase::Break(Break::Status(status));
@@ -87,12 +96,15 @@ async fn phases(exchange: &mut Exchange, from: Entry) -> Phase {
     }
     // preaccess
     realip::replace(exchange);
-    limit_req::check(exchange).await?;
-    limit_conn::check(exchange)?;
-    // access
-    satisfy(exchange).await?;
+    if exchange.depth == 0 {
+        limit_req::check(exchange).await?;
+        limit_conn::check(exchange)?;
+        // access
+        satisfy(exchange).await?;
+    }
     // precontent
     try_files::precontent(exchange)?;
+    mirror::precontent(exchange).await?;
     content::answer(exchange).await
 }
 
@@ -108,9 +120,21 @@ async fn satisfy(exchange: &mut Exchange) -> Phase {
     if denied == 0 || any {
         match auth_basic::check(exchange) {
             auth_basic::Verdict::Unasked => {}
-            auth_basic::Verdict::Allowed if any => denied = 0,
+            auth_basic::Verdict::Allowed if any => return Phase::Continue(()),
             auth_basic::Verdict::Allowed => {}
             auth_basic::Verdict::Denied(status) => denied = status,
+        }
+    }
+    if auth_request::asks(exchange) && (denied == 0 || any) {
+        match Box::pin(auth_request::check(exchange)).await {
+            auth_request::Verdict::Allowed if any => {
+                exchange.state.error_page.kept.remove("www-authenticate");
+                return Phase::Continue(());
+            }
+            auth_request::Verdict::Allowed => {}
+            // Another refusal does not hide that a name and a password would do.
+            auth_request::Verdict::Denied(403) if denied == 401 => {}
+            auth_request::Verdict::Denied(status) => denied = status,
         }
     }
     match denied {
@@ -212,14 +236,23 @@ fn follow(exchange: &mut Exchange, redirect: Redirect) -> Result<Entry, u16> {
 }
 
 /// The header and body filters, in nginx's order. One may turn the answer into an error, which has its page like any.
-fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, u16> {
+async fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, u16> {
     error_page::finish(exchange, &mut response);
-    super::not_modified::filter(exchange, &mut response)?;
-    headers::filter(exchange, &mut response);
+    let main = exchange.depth == 0;
+    if main {
+        super::not_modified::filter(exchange, &mut response)?;
+        headers::filter(exchange, &mut response);
+    }
+    let joined = addition::filter(exchange, &mut response);
     super::modules::sub_filter::filter(exchange, &mut response);
     super::modules::charset::filter(exchange, &mut response);
-    super::modules::gzip::filter(exchange, &mut response);
-    super::range::filter(exchange, &mut response)?;
+    if joined {
+        Box::pin(addition::join(exchange, &mut response)).await;
+    }
+    if main {
+        super::modules::gzip::filter(exchange, &mut response);
+        super::range::filter(exchange, &mut response)?;
+    }
     Ok(response)
 }
 

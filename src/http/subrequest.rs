@@ -17,9 +17,9 @@ pub struct Answered {
 
 /// Answers a path with `GET`. `None`: it cannot be answered, which is in the log.
 pub async fn subrequest(parent: &mut Exchange, path: &Bytes, args: &Bytes, body: RequestBody) -> Option<Answered> {
-    let mut answered = answer(begin(parent, path, args, body)?).await?;
+    let answered = answer(begin(parent, path, args, body)?).await?;
     // What it has set is set for both: nginx has one list of values for all of them.
-    parent.take_values(&mut answered.exchange);
+    parent.take_values(&answered.exchange);
     Some(answered)
 }
 

@@ -56,6 +56,7 @@ pub enum Definition {
 #[derive(Clone, Debug)]
 pub enum Computed {
     Map(std::sync::Arc<modules::map::Map>),
+    Geo(std::sync::Arc<modules::geo::Geo>),
     Split(std::sync::Arc<modules::split_clients::Split>),
 }
 
@@ -64,6 +65,7 @@ impl Computed {
     pub fn evaluate(&self, exchange: &Exchange, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Map(map) => map.evaluate(exchange, out),
+            Self::Geo(geo) => geo.evaluate(exchange, out),
             Self::Split(split) => split.evaluate(exchange, out),
         }
     }
@@ -72,6 +74,7 @@ impl Computed {
     pub fn volatile(&self) -> bool {
         match self {
             Self::Map(map) => map.volatile,
+            Self::Geo(geo) => geo.volatile,
             Self::Split(_) => false,
         }
     }

@@ -11,6 +11,9 @@ pub fn request_line(exchange: &Exchange, conf: &Conf, level: Level, message: &st
     let _ = write!(line, "*{} {message}, client: {}", exchange.connection.serial, exchange.remote_ip());
     let _ = write!(line, ", server: {}", String::from_utf8_lossy(&exchange.server.name));
     let _ = write!(line, ", request: \"{}\"", String::from_utf8_lossy(&exchange.head.line));
+    if exchange.depth > 0 {
+        let _ = write!(line, ", subrequest: \"{}\"", String::from_utf8_lossy(&exchange.path));
+    }
     if let Some(upstream) = upstream {
         let _ = write!(line, ", upstream: \"{upstream}\"");
     }

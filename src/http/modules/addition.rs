@@ -4,7 +4,7 @@ use super::Room;
 use crate::{
     config::{Directive, LEVELS, Module},
     http::{
-        body::{Body, RequestBody},
+        body::Body,
         exchange::{Exchange, Method},
         media_types::MediaTypes,
         response::Response,
@@ -61,7 +61,8 @@ pub async fn join(exchange: &mut Exchange, response: &mut Response) {
     let mut parts = Vec::new();
     for path in [&conf.before, &conf.after] {
         if !path.is_empty() {
-            let answered = subrequest(exchange, path, &Bytes::new(), RequestBody::default()).await;
+            let body = exchange.body.share();
+            let answered = subrequest(exchange, path, &Bytes::new(), body).await;
             parts.push(answered.map(|answered| answered.response.body).unwrap_or_default());
         }
     }
@@ -98,7 +99,8 @@ mod tests {
 
     #[test]
     fn nothing_is_put_around_errors_and_heads() {
-        let server = format!("{SERVER} add_before_body /a; location / {{ return 404 x; }} location /c {{ return 200 x; }}");
+        let server =
+            format!("{SERVER} add_before_body /a; location / {{ return 404 x; }} location /c {{ return 200 x; }}");
         assert_eq!(get(&server, "/").text(), "x");
         assert_eq!(ask(&server, "HEAD /c HTTP/1.1\r\nHost: x\r\n\r\n").text(), "");
     }

@@ -3,7 +3,9 @@
 use super::Room;
 use crate::{
     config::{Args, Directive, FromArgs, Handle, Kind, LEVELS, List, Module},
-    http::{body::RequestBody, exchange::Exchange, subrequest::subrequest, template::Template, variables::define_assigned},
+    http::{
+        body::RequestBody, exchange::Exchange, subrequest::subrequest, template::Template, variables::define_assigned,
+    },
     observe::error_log::Level,
     syntax::Fault,
 };
@@ -30,18 +32,18 @@ impl Room for Conf {
 /// What the other location says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is none.
-    Unasked,
     Allowed,
     /// With this status.
     Denied(u16),
 }
 
-/// The access phase (`ngx_http_auth_request_handler`).
+/// Whether another location is to be asked.
+pub fn asks(exchange: &Exchange) -> bool {
+    !exchange.location.settings.auth_request.uri.0.is_empty()
+}
+
+/// The access phase: asks it (`ngx_http_auth_request_handler`).
 pub async fn check(exchange: &mut Exchange) -> Verdict {
-    if exchange.location.settings.auth_request.uri.0.is_empty() {
-        return Verdict::Unasked;
-    }
     let conf = Arc::clone(&exchange.location.settings.auth_request);
     let asked = subrequest(exchange, &conf.uri.0, &Bytes::new(), RequestBody::default()).await;
     let Some(answered) = asked else { return Verdict::Denied(500) };

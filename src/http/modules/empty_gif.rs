@@ -16,8 +16,7 @@ pub struct Conf {
 }
 
 impl Module for Conf {
-    const DIRECTIVES: &'static [Directive<Self>] =
-        &[Directive::new("empty_gif", LOCATION, |conf| &mut conf.enabled)];
+    const DIRECTIVES: &'static [Directive<Self>] = &[Directive::new("empty_gif", LOCATION, |conf| &mut conf.enabled)];
 
     fn enter(this: &mut std::sync::Arc<Self>, _level: crate::config::Contexts) {
         if this.enabled.0 {

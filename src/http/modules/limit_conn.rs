@@ -279,7 +279,8 @@ mod tests {
     fn the_status_tells_whether_it_was_counted() {
         for (key, said) in [("$host", "PASSED"), ("$arg_none", "")] {
             let server = "server { location / { limit_conn z 1; try_files $uri @a; } location @a { return 200 $limit_conn_status; } }";
-            let answer = ask_http(&format!("limit_conn_zone {key} zone=z:32k; {server}"), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer =
+                ask_http(&format!("limit_conn_zone {key} zone=z:32k; {server}"), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
             assert_eq!(answer.text(), said, "{key}");
         }
     }

@@ -4,6 +4,7 @@ use super::Room;
 use crate::{
     config::{Args, Directive, LEVELS, Module, Slot},
     http::{
+        body::RequestBody,
         exchange::Exchange,
         phase::{Break, Phase},
         subrequest,
@@ -45,10 +46,10 @@ pub async fn precontent(exchange: &mut Exchange) -> Phase {
     }
     let conf = Arc::clone(&exchange.location.settings.mirror);
     if conf.request_body {
-        Box::pin(pass::read_body(exchange)).await?;
+        Box::pin(pass::read_body(exchange, false)).await?;
     }
     for path in &conf.to.paths {
-        let body = if conf.request_body { exchange.body.share() } else { Default::default() };
+        let body = if conf.request_body { exchange.body.share() } else { RequestBody::default() };
         let Some(mut copy) = subrequest::begin(exchange, path, &exchange.args, body) else {
             return Phase::Break(Break::Status(500));
         };
@@ -105,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_request_is_answered_whatever_its_copies_come_to() {
-        let server = "location / { mirror /m; mirror /n; try_files /none @in; } location @in { mirror off; return 200 in; }
+        let server =
+            "location / { mirror /m; mirror /n; try_files /none @in; } location @in { mirror off; return 200 in; }
                       location /m { return 500; }";
         assert_eq!(get(server, "/x").text(), "in");
     }

@@ -71,29 +71,9 @@ pub fn replace(exchange: &mut Exchange) {
 }
 
 impl Conf {
-    /// The last address of the lists that nobody trusted put there, or without `real_ip_recursive` the last of all;
-    /// `None` where the peer is not trusted or names nobody (`ngx_http_get_forwarded_addr`). The last list comes first.
+    /// See [`Trusted::forwarded`].
     fn forwarded<'v>(&self, peer: Option<IpAddr>, lists: impl Iterator<Item = &'v [u8]>) -> Option<(IpAddr, u16)> {
-        let mut found = None;
-        for mut list in lists {
-            loop {
-                let client = found.map_or(peer, |(address, _)| Some(address));
-                if !self.from.contains(client) {
-                    return found;
-                }
-                let (rest, last) = split_last(list);
-                let Some(named) = parse(last) else { return found };
-                found = Some(named);
-                match rest {
-                    Some(rest) if self.recursive => list = rest,
-                    _ => break,
-                }
-            }
-            if !self.recursive {
-                break;
-            }
-        }
-        found
+        self.from.forwarded(self.recursive, peer, lists)
     }
 }
 
@@ -130,6 +110,36 @@ fn parse(text: &[u8]) -> Option<(IpAddr, u16)> {
 pub struct Trusted(pub Vec<Network>);
 
 impl Trusted {
+    /// The last address of the lists that nobody trusted put there, or unless `recursive` the last of all;
+    /// `None` where the peer is not trusted or names nobody (`ngx_http_get_forwarded_addr`). The last list comes first.
+    pub fn forwarded<'v>(
+        &self,
+        recursive: bool,
+        peer: Option<IpAddr>,
+        lists: impl Iterator<Item = &'v [u8]>,
+    ) -> Option<(IpAddr, u16)> {
+        let mut found = None;
+        for mut list in lists {
+            loop {
+                let client = found.map_or(peer, |(address, _)| Some(address));
+                if !self.contains(client) {
+                    return found;
+                }
+                let (rest, last) = split_last(list);
+                let Some(named) = parse(last) else { return found };
+                found = Some(named);
+                match rest {
+                    Some(rest) if recursive => list = rest,
+                    _ => break,
+                }
+            }
+            if !recursive {
+                break;
+            }
+        }
+        found
+    }
+
     fn contains(&self, client: Option<IpAddr>) -> bool {
         self.0.iter().any(|network| network.contains(client))
     }

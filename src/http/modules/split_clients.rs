@@ -19,8 +19,7 @@ pub struct Conf {
 }
 
 impl Module for Conf {
-    const DIRECTIVES: &'static [Directive<Self>] =
-        &[Directive::new("split_clients", HTTP, |conf| &mut conf.splits)];
+    const DIRECTIVES: &'static [Directive<Self>] = &[Directive::new("split_clients", HTTP, |conf| &mut conf.splits)];
 }
 
 impl Room for Conf {
@@ -145,7 +144,8 @@ mod tests {
     #[test]
     fn a_client_has_the_value_of_its_part() {
         assert_eq!(murmur2(b""), 0);
-        for (rows, value) in [("* all;", "all"), ("100% all;", "all"), ("99.99% most; * rest;", "most"), ("0.01% few;", "")]
+        for (rows, value) in
+            [("* all;", "all"), ("100% all;", "all"), ("99.99% most; * rest;", "most"), ("0.01% few;", "")]
         {
             let config = format!("split_clients $arg_a $v {{ {rows} }} server {{ location / {{ return 200 '$v'; }} }}");
             let answer = ask_http(&config, "GET /?a=something HTTP/1.1\r\nHost: x\r\n\r\n");

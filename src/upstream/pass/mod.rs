@@ -279,13 +279,18 @@ impl Job<'_> {
 /// Where the room's protocol `streams` bodies of unknown length and `_request_buffering` is off, it is passed on as it
 /// comes instead.
 pub async fn prepare(exchange: &mut Exchange, passing: &Passing, streams: bool) -> Phase {
+    read_body(exchange, streams && !passing.request_buffering && passing.pass_request_body).await
+}
+
+/// Reads the request's body, whole or no further than it has come; an error ends the phases.
+pub async fn read_body(exchange: &mut Exchange, early: bool) -> Phase {
     let core = &exchange.location.settings.core;
     let limits = BodyLimits {
         max: core.client_max_body_size.0,
         memory: core.client_body_buffer_size.0,
         gap: core.client_body_timeout.0,
     };
-    let read = match streams && !passing.request_buffering && passing.pass_request_body {
+    let read = match early {
         true => Box::pin(exchange.body.read_early(limits)).await,
         false => exchange.body.read(limits).await.and_then(|()| body_file::keep(exchange)),
     };

@@ -62,10 +62,7 @@ pub fn check(exchange: &mut Exchange) -> Verdict {
         Err(error) => {
             let missing = error.kind() == std::io::ErrorKind::NotFound;
             let (level, status) = if missing { (Level::Err, 403) } else { (Level::Crit, 500) };
-            let code = error.raw_os_error().unwrap_or(0);
-            let reason = files::errno(&error);
-            let reason = reason.split_once(": ").map_or("", |(_, reason)| reason);
-            exchange.log(level, &format!("open() \"{shown}\" failed ({code}: {reason})"));
+            exchange.log(level, &format!("open() \"{shown}\" failed ({})", files::errno(&error)));
             return Verdict::Denied(status);
         }
     };

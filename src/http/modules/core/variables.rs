@@ -23,7 +23,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     }),
     Variable::new("request_id", request_id),
     Variable::new("request_completion", |ex, out| put(out, if ex.sent.complete { b"OK" } else { b"" })),
-    Variable::new("request_body", |ex, out| ex.body.memory().is_some_and(|body| put(out, body))),
+    Variable::new("request_body", |ex, out| ex.body.memory().is_some_and(|body| put_some(out, body))),
     Variable::new("request_body_file", |ex, out| ex.body.file_name().is_some_and(|name| put(out, name))),
     Variable::new("request_filename", |ex, out| {
         let path = crate::http::files::path(ex, &ex.path);

@@ -289,7 +289,9 @@ impl FromArgs for Limit {
         let (mut zone, mut burst, mut delay) = (None, 0, 0);
         for word in args.words() {
             let number = |text: &[u8], what: &str| {
-                let fault = || Fault::at(word.span, [b"invalid ", what.as_bytes(), b" value \"", &word.value[..], b"\""].concat());
+                let fault = || {
+                    Fault::at(word.span, [b"invalid ", what.as_bytes(), b" value \"", &word.value[..], b"\""].concat())
+                };
                 parse_number(text).filter(|number| *number > 0).map(|number| number as u64 * 1000).ok_or_else(fault)
             };
             if let Some(name) = word.value.strip_prefix(b"zone=") {
@@ -351,7 +353,9 @@ mod tests {
     use crate::http::testing::{ask_http, http_fault};
 
     fn first(zone: &str, limits: &str) -> String {
-        let server = format!("server {{ location / {{ {limits} try_files $uri @said; }} location @said {{ return 200 $limit_req_status; }} }}");
+        let server = format!(
+            "server {{ location / {{ {limits} try_files $uri @said; }} location @said {{ return 200 $limit_req_status; }} }}"
+        );
         ask_http(&format!("limit_req_zone {zone}; {server}"), "GET /?k=a HTTP/1.1\r\nHost: x\r\n\r\n").text()
     }
 

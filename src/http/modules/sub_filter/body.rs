@@ -11,7 +11,7 @@ use std::{
 /// Words to look for, in lower case.
 #[derive(Debug)]
 pub(super) struct Words {
-    words: Vec<Bytes>,
+    list: Vec<Bytes>,
     /// Length of the shortest.
     shortest: usize,
     /// By the byte at the end of a window as long as the shortest word: how far the window may go on.
@@ -21,7 +21,10 @@ pub(super) struct Words {
 /// What is found first in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    Word { start: usize, word: usize },
+    Word {
+        start: usize,
+        word: usize,
+    },
     /// What stands from here on may become a word.
     Maybe(usize),
     Nothing,
@@ -38,7 +41,7 @@ impl Words {
                 *skip = (*skip).min(u8::try_from(behind).unwrap_or(u8::MAX));
             }
         }
-        Some(Self { words, shortest, skip })
+        Some(Self { list: words, shortest, skip })
     }
 
     /// The leftmost word, of several there the one that was named first (`ngx_http_sub_parse`). What may become an
@@ -65,7 +68,7 @@ impl Words {
 
     fn at(&self, text: &[u8], start: usize, used: &[bool]) -> Found {
         let text = &text[start..];
-        for (word, pattern) in self.words.iter().enumerate().filter(|(word, _)| !used[*word]) {
+        for (word, pattern) in self.list.iter().enumerate().filter(|(word, _)| !used[*word]) {
             let length = pattern.len().min(text.len());
             if text[..length].eq_ignore_ascii_case(&pattern[..length]) {
                 return if length == pattern.len() { Found::Word { start, word } } else { Found::Maybe(start) };
@@ -160,7 +163,7 @@ impl SubBody {
         match self.words.find(&self.input, &self.used) {
             Found::Word { start, word } => {
                 let before = self.input.split_to(start);
-                self.input.advance(self.words.words[word].len());
+                self.input.advance(self.words.list[word].len());
                 self.used[word] = self.once;
                 self.give(before);
                 self.give(self.values[word].clone());
@@ -193,7 +196,8 @@ mod tests {
     fn replaced(pairs: &[(&'static str, &'static str)], once: bool, text: &str) -> String {
         let mut whole = None;
         for size in 1..=text.len() {
-            let words = Words::new(pairs.iter().map(|(word, _)| Bytes::from_static(word.as_bytes())).collect()).unwrap();
+            let words =
+                Words::new(pairs.iter().map(|(word, _)| Bytes::from_static(word.as_bytes())).collect()).unwrap();
             let values = pairs.iter().map(|(_, value)| Bytes::from_static(value.as_bytes())).collect();
             let pieces = text.as_bytes().chunks(size).map(|piece| Body::from(Bytes::copy_from_slice(piece))).collect();
             let mut body = SubBody::new(Body::parts(pieces), Arc::new(words), values, once);
