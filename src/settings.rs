@@ -215,4 +215,3 @@ impl FromArgs for LoadModule {
         Ok(Self)
     }
 }
-

@@ -113,8 +113,7 @@ impl<S: 'static> Registry<S> {
 
     /// What is built, in the order it was added.
     pub fn built(&self) -> impl Iterator<Item = Built> + '_ {
-        let built =
-            |entry: &Entry<S>| Built { name: entry.name.clone(), contexts: entry.contexts, block: entry.block };
+        let built = |entry: &Entry<S>| Built { name: entry.name.clone(), contexts: entry.contexts, block: entry.block };
         self.entries.iter().map(built)
     }
 

@@ -87,7 +87,14 @@ struct Table {
 
 impl<'i> Scope<'i> {
     pub fn new(surroundings: Surroundings, inputs: &'i dyn Inputs) -> Self {
-        Self { surroundings, inputs, names: RefCell::default(), faults: RefCell::default(), enclosing: RefCell::default(), closing: Cell::default() }
+        Self {
+            surroundings,
+            inputs,
+            names: RefCell::default(),
+            faults: RefCell::default(),
+            enclosing: RefCell::default(),
+            closing: Cell::default(),
+        }
     }
 
     /// Reads what stands inside a block, while [`Scope::enclosing`] names that block.

@@ -271,7 +271,8 @@ impl Exchange {
         head.method = Bytes::from_static(b"GET");
         head.content_length = body.length().filter(|_| head.has_body());
         head.chunked = false;
-        let (http, connection, server) = (Arc::clone(&self.http), Rc::clone(&self.connection), Arc::clone(&self.server));
+        let (http, connection, server) =
+            (Arc::clone(&self.http), Rc::clone(&self.connection), Arc::clone(&self.server));
         let mut child = Self::new(http, connection, server, head, body);
         child.path = path;
         child.args = args;

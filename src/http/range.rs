@@ -17,7 +17,10 @@ use std::ops::Range;
 /// 416, to be answered in place of this.
 pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u16> {
     let Some(length) = response.content_length else { return Ok(()) };
-    if !response.ranges || response.status != 200 || !(sliceable(&response.body) || matches!(response.body, Body::Upstream(_))) {
+    if !response.ranges
+        || response.status != 200
+        || !(sliceable(&response.body) || matches!(response.body, Body::Upstream(_)))
+    {
         return Ok(());
     }
     let most = exchange.location.settings.core.max_ranges;

@@ -87,7 +87,8 @@ pub fn ask_http(text: &str, request: &str) -> Answer {
 }
 
 async fn answer(http: Arc<Http>, head: RequestHead) -> Answer {
-    let worker = Rc::new(Worker::new(Current::new(Arc::new(Generation { http: Arc::clone(&http), shutdown_timeout: None }))));
+    let worker =
+        Rc::new(Worker::new(Current::new(Arc::new(Generation { http: Arc::clone(&http), shutdown_timeout: None }))));
     let listener = Arc::clone(&http.listeners[0]);
     let (local, remote) = (tcp("127.0.0.1:80"), tcp("127.0.0.1:40000"));
     let connection = Rc::new(Connection::new(worker, http, listener, 1, local, remote));
@@ -174,7 +175,10 @@ fn an_idle_connection_is_small_and_a_request_is_bounded() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
-        let worker = Rc::new(Worker::new(Current::new(Arc::new(Generation { http: Arc::clone(&http), shutdown_timeout: None }))));
+        let worker = Rc::new(Worker::new(Current::new(Arc::new(Generation {
+            http: Arc::clone(&http),
+            shutdown_timeout: None,
+        }))));
         let listener = Arc::clone(&http.listeners[0]);
         let (local, remote) = (tcp("127.0.0.1:80"), tcp("127.0.0.1:40000"));
         let connection = Rc::new(Connection::new(worker, http, listener, 1, local, remote));

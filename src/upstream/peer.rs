@@ -2,9 +2,9 @@
 
 pub use crate::config::values::{Address, ip_text};
 use std::sync::{
-        Arc, OnceLock,
-        atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
-    };
+    Arc, OnceLock,
+    atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
+};
 
 /// One address that requests can be sent to (`ngx_http_upstream_rr_peer_t`).
 #[derive(Debug)]

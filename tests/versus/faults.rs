@@ -58,7 +58,11 @@ fn test(binary: &Path, file: &Path) -> Verdict {
     if !names_pid {
         command.arg("-g").arg(format!("pid {}/nginx.pid;", prefix.path().display()));
     }
-    let output = command.env("TIDEGATE_PICTURES", "always").stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+    let output = command
+        .env("TIDEGATE_PICTURES", "always")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
     let folder = file.parent().expect("a folder").display().to_string();
     let stderr = String::from_utf8_lossy(&output.stderr)
         .replace(&format!("{folder}/"), "")

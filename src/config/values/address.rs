@@ -155,8 +155,7 @@ fn inet(text: &[u8], wants: Wants, scope: Option<&Scope<'_>>) -> Result<Url, &'s
     if host.is_empty() {
         return Err("no host");
     }
-    let mut url =
-        Url { host: host.into(), port: first, has_port, uri: uri.into(), addresses: Vec::new(), unix: false };
+    let mut url = Url { host: host.into(), port: first, has_port, uri: uri.into(), addresses: Vec::new(), unix: false };
     let ips = if wants.listen && host == b"*" {
         vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
     } else if let Some(ip) = std::str::from_utf8(host).ok().and_then(|host| host.parse::<Ipv4Addr>().ok()) {

@@ -36,13 +36,8 @@ impl FromArgs for bool {
             return Ok(false);
         }
         let name = &args.statement.name.value;
-        let text = [
-            b"invalid value \"",
-            &word.value[..],
-            b"\" in \"",
-            name,
-            b"\" directive, it must be \"on\" or \"off\"",
-        ];
+        let text =
+            [b"invalid value \"", &word.value[..], b"\" in \"", name, b"\" directive, it must be \"on\" or \"off\""];
         Err(Fault::at(word.span, text.concat()))
     }
 }

@@ -18,10 +18,10 @@ use crate::{
     upstream::{connect, wire::proxy_protocol},
 };
 use hyper::server::conn::http1;
-#[cfg(test)]
-pub(super) use service::{exchange, place};
 use service::Service;
 pub use service::keeps;
+#[cfg(test)]
+pub(super) use service::{exchange, place};
 use std::{
     cell::{Cell, OnceCell, RefCell},
     future::{Future, poll_fn},

@@ -99,7 +99,7 @@ fn secure_link(exchange: &Exchange, out: &mut Vec<u8>) -> Option<()> {
     let mut over = false;
     if let Some(text) = expires {
         let time = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-        let time: u64 = time.parse().ok().filter(|time| *time > 0 && *time <= i64::MAX as u64)?;
+        let time: u64 = time.parse().ok().filter(|time| *time > 0 && i64::try_from(*time).is_ok())?;
         over = time < exchange.connection.worker.clock.now().as_secs();
         let _ = exchange.state.secure_link.set(Bytes::copy_from_slice(text));
     }

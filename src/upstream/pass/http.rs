@@ -110,7 +110,8 @@ pub(super) async fn ask(
         let side = link.side.clone();
         match over(link, &key, attempt, exchange, job, request).await {
             // It died while nobody looked: that says nothing of the peer, and it has not seen the request.
-            Err(Failure::Closed | Failure::Io(..)) if side.received_now() == 0 && exchange.may_repeat(attempt.sent) => {}
+            Err(Failure::Closed | Failure::Io(..)) if side.received_now() == 0 && exchange.may_repeat(attempt.sent) => {
+            }
             outcome => return outcome,
         }
     }
@@ -176,7 +177,8 @@ async fn patiently<T>(
             }
             moved = counted;
             let blocked = link.side.write_blocked();
-            until = Instant::from_std(clock.instant()) + if blocked { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
+            until = Instant::from_std(clock.instant())
+                + if blocked { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
         }
         // While the client has yet to send, the upstream is not to blame: `client_body_timeout` runs.
         while link.deadline.poll(cx, until).is_ready() {

@@ -11,12 +11,7 @@ pub use answer::Rules;
 pub use settings::Passing;
 
 use super::{
-    Client, Failure, Group, Outcome, Selection,
-    body::UpstreamBody,
-    connect,
-    failure::cases,
-    local::Options,
-    peer::Peer,
+    Client, Failure, Group, Outcome, Selection, body::UpstreamBody, connect, failure::cases, local::Options, peer::Peer,
 };
 use crate::{
     http::{
@@ -87,9 +82,8 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         let (case, status, action) = match outcome {
             Ok(answer) => {
                 let status = answer.head.status;
-                let case = repeatable(status).filter(|case| {
-                    selection.tries() > 1 && attempt.may_go_on(exchange, job.passing, *case, started)
-                });
+                let case = repeatable(status)
+                    .filter(|case| selection.tries() > 1 && attempt.may_go_on(exchange, job.passing, *case, started));
                 match case {
                     None => return answer::respond(exchange, &job, answer, selection, attempt.began).await,
                     Some(case) => (Some(case), status, "reading response header from upstream"),
@@ -191,12 +185,7 @@ impl Attempt {
         }
     }
 
-    async fn connect(
-        &self,
-        exchange: &mut Exchange,
-        job: &Job<'_>,
-        peer: &Peer,
-    ) -> Result<connect::Stream, Failure> {
+    async fn connect(&self, exchange: &mut Exchange, job: &Job<'_>, peer: &Peer) -> Result<connect::Stream, Failure> {
         let stream = connect::connect(&peer.address, &job.connecting).await?;
         exchange.connection.worker.clock.update();
         self.connected(exchange);

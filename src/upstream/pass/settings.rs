@@ -1,7 +1,10 @@
 //! The settings that `proxy_`, `uwsgi_` and their kin share: declared once by suffix, registered under
 //! each room's prefix.
 
-use super::super::{failure::cases, local::{Bind, Options}};
+use super::super::{
+    failure::cases,
+    local::{Bind, Options},
+};
 use crate::{
     config::{
         Args, Directive, FromArgs, LEVELS, List, Scope,

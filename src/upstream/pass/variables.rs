@@ -8,7 +8,9 @@ use crate::http::{
 use std::io::Write;
 
 pub const VARIABLES: &[Variable] = &[
-    Variable::new("upstream_addr", |ex, out| each(ex, out, |attempt, out| out.extend_from_slice(attempt.peer.as_bytes()))),
+    Variable::new("upstream_addr", |ex, out| {
+        each(ex, out, |attempt, out| out.extend_from_slice(attempt.peer.as_bytes()))
+    }),
     Variable::new("upstream_status", |ex, out| {
         each(ex, out, |attempt, out| match attempt.status {
             0 => out.push(b'-'),

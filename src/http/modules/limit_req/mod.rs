@@ -137,12 +137,16 @@ fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
             Judged::Taken(excess) => (excess, true),
             Judged::Noted => (0, false),
             Judged::Over(excess) => {
-                asked.iter().for_each(|(_, zone, key)| zone.table().release(key));
+                for (_, zone, key) in &asked {
+                    zone.table().release(key);
+                }
                 return Verdict::Refused(Some((excess, zone.name.clone())));
             }
             Judged::Full => {
                 exchange.log(Level::Alert, &format!("could not allocate node in limit_req zone \"{}\"", zone.name));
-                asked.iter().for_each(|(_, zone, key)| zone.table().release(key));
+                for (_, zone, key) in &asked {
+                    zone.table().release(key);
+                }
                 return Verdict::Refused(None);
             }
         };
