@@ -374,8 +374,11 @@ fn blocks(depth: u32) -> BoxedStrategy<Vec<Block>> {
 proptest! {
     #[test]
     fn the_tree_agrees_with_the_model(blocks in blocks(2), paths in prop::collection::vec("/([ab]{1,2}/?){0,4}", 1..20)) {
-        // Of duplicates the model, too, takes the first.
-        let (tree, _) = Tree::build(blocks.iter().map(Block::entry).collect());
+        let (tree, duplicates) = Tree::build(blocks.iter().map(Block::entry).collect());
+        if !duplicates.is_empty() {
+            // Nobody serves such a configuration: it is refused.
+            return Ok(());
+        }
         for path in paths {
             let got = match tree.find(path.as_bytes()).unwrap().outcome {
                 Outcome::AutoRedirect(_) => Some(format!("301 {path}/")),
