@@ -2,7 +2,6 @@
 
 use super::{
     exchange::Exchange,
-    modules::core,
     phase::Break,
     uri::{Escape, escape},
 };
@@ -61,6 +60,5 @@ pub fn absolute(exchange: &Exchange, location: &Bytes) -> Bytes {
 fn redirect_port(exchange: &Exchange) -> &[u8] {
     let usual: &[u8] = if exchange.connection.tls() { b"443" } else { b"80" };
     let port = exchange.connection.local_port().as_bytes();
-    let _ = core::request_port;
     if port == usual { b"" } else { port }
 }

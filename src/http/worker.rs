@@ -162,40 +162,35 @@ async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Notify>) {
     match listener.socket {
         Socket::Tcp(socket) => {
             let Ok(socket) = tokio::net::TcpListener::from_std(socket) else { return };
-            loop {
-                let accepted = tokio::select! {
-                    biased;
-                    accepted = socket.accept() => accepted,
-                    () = closing.notified() => return,
-                };
-                match accepted {
-                    Ok((stream, remote)) => {
-                        // A socket without TCP_NODELAY is slower, not wrong.
-                        let _ = stream.set_nodelay(true);
-                        let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Tcp);
-                        worker.connected(stream, &address, local, Address::Tcp(remote));
-                    }
-                    Err(error) => pause(&worker, &error).await,
-                }
+            while let Some((stream, remote)) = next(&worker, &closing, async || socket.accept().await).await {
+                // A socket without TCP_NODELAY is slower, not wrong.
+                let _ = stream.set_nodelay(true);
+                let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Tcp);
+                worker.connected(stream, &address, local, Address::Tcp(remote));
             }
         }
         Socket::Unix(socket) => {
             let Ok(socket) = tokio::net::UnixListener::from_std(socket) else { return };
-            loop {
-                let accepted = tokio::select! {
-                    biased;
-                    accepted = socket.accept() => accepted,
-                    () = closing.notified() => return,
-                };
-                match accepted {
-                    Ok((stream, _)) => {
-                        worker.connected(stream, &address, address.clone(), Address::Unix("".into()));
-                    }
-                    Err(error) => pause(&worker, &error).await,
-                }
+            while let Some((stream, _)) = next(&worker, &closing, async || socket.accept().await).await {
+                worker.connected(stream, &address, address.clone(), Address::Unix("".into()));
             }
         }
         Socket::Udp(_) | Socket::UnixDatagram(_) => {}
+    }
+}
+
+/// The next connection; `None` when the socket is to be let go of and nothing waits on it any more.
+async fn next<T>(worker: &Worker, closing: &Notify, accept: impl AsyncFn() -> std::io::Result<T>) -> Option<T> {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = accept() => accepted,
+            () = closing.notified() => return None,
+        };
+        match accepted {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => pause(worker, &error).await,
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub fn groups(conf: &Conf, scope: &Scope<'_>) -> Vec<Option<Arc<Group>>> {
         let defined = conf.groups.iter().find(|group| group.handle.0 as usize == at);
         let group = match defined {
             Some(definition) if definition.doubtful => return None,
-            Some(definition) => definition.group(scope),
+            Some(definition) => definition.group(),
             None => implicit(&named.name, named.first_use, named.note, conf, scope),
         };
         group.map(Arc::new).map_err(|fault| scope.fault(fault)).ok()
@@ -174,9 +174,8 @@ impl FromArgs for Definition {
 }
 
 impl Definition {
-    fn group(&self, scope: &Scope<'_>) -> Result<Group, Fault> {
+    fn group(&self) -> Result<Group, Fault> {
         let lines = &self.inner.lines;
-        let _ = scope;
         let mut group = Group::new(self.name.clone(), lines.balance, lines.servers.clone())
             .map_err(|error| Fault::at(self.span, error.to_string()).when(Stage::Settling))?;
         let default = Keepalive::default();
