@@ -149,8 +149,11 @@ fn reload_adds_port_80_beside_8080() {
 
     mac.container.nginx(&["-s", "stop"]).silently();
     wait::until("the pid file is gone", wait::SOON, || mac.container.master().is_none());
-    assert!(!mac.container.listens(80) && !mac.container.listens(8080));
-    assert!(mac.container.processes().iter().all(|pid| mac.tornados.values().any(|tornado| tornado.pid() == *pid)));
+    // The master takes its pid file away just before it ends itself.
+    wait::until("the ports are closed", wait::SOON, || !mac.container.listens(80) && !mac.container.listens(8080));
+    wait::until("only the Tornados are left", wait::SOON, || {
+        mac.container.processes().iter().all(|pid| mac.tornados.values().any(|tornado| tornado.pid() == *pid))
+    });
 }
 
 #[test]
