@@ -104,9 +104,9 @@ impl Body {
     }
 
     /// The connection to the upstream, for good.
-    pub fn take_link(&mut self) -> Option<Box<crate::upstream::pool::Link>> {
+    pub fn take_link(&mut self) -> Option<Box<crate::upstream::link::Link>> {
         match std::mem::take(self) {
-            Self::Upstream(body) => body.take_lease()?.into_link(),
+            Self::Upstream(body) => body.take_link(),
             other => {
                 *self = other;
                 None

@@ -75,7 +75,7 @@ pub struct Exchange {
     /// The longest silence on a connection that has switched protocols.
     pub tunnel_timeout: Duration,
     /// The connection over which an upstream is asked just now.
-    pub asking: Option<super::heads::ClientSide>,
+    pub asking: Option<Rc<super::heads::Meter>>,
     values: RefCell<Vec<Value>>,
 }
 
@@ -445,10 +445,10 @@ impl Exchange {
     }
 
     /// Keeps what a connection to an upstream has counted for the last attempt.
-    pub fn note_traffic(&mut self, side: &super::heads::ClientSide) {
+    pub fn note_traffic(&mut self, meter: &super::heads::Meter) {
         if let Some(attempt) = self.tries.last_mut() {
-            attempt.bytes_sent = side.sent_now();
-            attempt.bytes_received = side.received_now();
+            attempt.bytes_sent = meter.sent_now();
+            attempt.bytes_received = meter.received_now();
         }
     }
 

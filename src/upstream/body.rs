@@ -1,31 +1,24 @@
 //! The body of an upstream's answer, as it comes.
 
-use super::{
-    Failure,
-    connect::Stream,
-    pool::{Key, Link},
-    selection::Selection,
-    shape::Shape,
-};
-use crate::http::{body::BodyError, exchange::Exchange, heads::ClientSide, worker::Worker};
-use bytes::{Bytes, BytesMut};
-use hyper::body::{Body as _, Incoming};
+use super::{Failure, link::Link, pool::Key, selection::Selection, shape::Shape, wire::answer::AnswerBody};
+use crate::http::{body::BodyError, exchange::Exchange, heads::Meter, worker::Worker};
+use bytes::Bytes;
 use std::{
     future::Future,
     ops::Range,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    time::Sleep,
-};
+use tokio::time::Sleep;
 
 /// What an upstream sends behind its head. The peer is done with when it ends or is dropped.
 pub struct UpstreamBody {
-    source: Source,
+    /// `None` when it has ended.
+    lease: Option<Lease>,
+    rest: AnswerBody,
+    meter: Rc<Meter>,
     /// The longest gap between two reads.
     gap: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -37,28 +30,12 @@ pub struct UpstreamBody {
     shape: Option<Box<Shape>>,
 }
 
-enum Source {
-    Http { incoming: Incoming, lease: Lease },
-    Raw { stream: Box<Stream>, early: Bytes, left: Option<u64> },
-    Done(Option<ClientSide>),
-}
-
-/// How much is read from a CGI-like upstream at once.
-const PIECE: usize = 16 << 10;
-
 impl UpstreamBody {
-    /// Over hyper.
-    pub fn http(incoming: Incoming, lease: Lease, gap: Duration) -> Box<Self> {
-        Self::of(Source::Http { incoming, lease }, gap)
-    }
-
-    /// To the end of the connection, or for `length` bytes; `early` came with the head.
-    pub fn raw(stream: Stream, early: Bytes, length: Option<u64>, gap: Duration) -> Box<Self> {
-        Self::of(Source::Raw { stream: Box::new(stream), early, left: length }, gap)
-    }
-
-    fn of(source: Source, gap: Duration) -> Box<Self> {
-        Box::new(Self { source, gap, timer: None, length: 0, began: None, selection: None, shape: None })
+    /// What comes over a connection; `gap` is the longest time between two reads.
+    pub fn new(lease: Lease, rest: AnswerBody, gap: Duration) -> Box<Self> {
+        let meter = Rc::clone(&lease.link.meter);
+        let lease = Some(lease);
+        Box::new(Self { lease, rest, meter, gap, timer: None, length: 0, began: None, selection: None, shape: None })
     }
 
     /// Keeps the peer's selection until the body has ended.
@@ -86,19 +63,12 @@ impl UpstreamBody {
             Some(shape) if shape.is_spent() => return true,
             _ => {}
         }
-        match &self.source {
-            Source::Done(_) => true,
-            Source::Raw { left, early, .. } => *left == Some(0) && early.is_empty(),
-            Source::Http { .. } => false,
-        }
+        self.lease.is_none() || self.rest.is_over()
     }
 
     /// The connection itself, when the answer was a switch of protocols.
-    pub fn take_lease(self) -> Option<Lease> {
-        match self.source {
-            Source::Http { lease, .. } => Some(lease),
-            _ => None,
-        }
+    pub fn take_link(self) -> Option<Box<Link>> {
+        self.lease.map(|lease| lease.link)
     }
 
     /// Writes what is known at the end into the request's last attempt.
@@ -109,20 +79,10 @@ impl UpstreamBody {
             // It was waited for.
             now.update();
         }
-        let side = match &self.source {
-            Source::Http { lease, .. } => lease.side(),
-            Source::Done(side) => side.as_ref(),
-            Source::Raw { .. } => None,
-        };
-        if let Some(side) = side {
-            exchange.note_traffic(side);
-        }
+        exchange.note_traffic(&self.meter);
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.response_ms = self.began.map(|began| now.millis_since(began));
             attempt.response_length = self.length;
-            if side.is_none() {
-                attempt.bytes_received += self.length;
-            }
         }
     }
 
@@ -156,120 +116,34 @@ impl UpstreamBody {
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
-        match &mut self.source {
-            Source::Done(_) => Poll::Ready(None),
-            Source::Http { incoming, lease } => loop {
-                match ready!(poll_frame(incoming, lease, cx)) {
-                    Some(Ok(frame)) => {
-                        if let Ok(piece) = frame.into_data() {
-                            // Who knows the length never asks for more than that.
-                            if incoming.is_end_stream() {
-                                let side = self.end();
-                                self.source = Source::Done(side);
-                            }
-                            return Poll::Ready(Some(Ok(piece)));
-                        }
-                    }
-                    Some(Err(_)) => return Poll::Ready(Some(Err(Failure::Closed))),
-                    None => {
-                        let side = self.end();
-                        self.source = Source::Done(side);
-                        return Poll::Ready(None);
-                    }
-                }
-            },
-            Source::Raw { stream, early, left } => {
-                if *left == Some(0) {
-                    self.source = Source::Done(None);
-                    return Poll::Ready(None);
-                }
-                let mut piece = std::mem::take(early);
-                if piece.is_empty() {
-                    piece = match ready!(poll_read(stream, cx)) {
-                        Ok(piece) => piece,
-                        Err(error) => {
-                            let text = crate::http::files::errno(&error);
-                            return Poll::Ready(Some(Err(Failure::Io("recv()", text))));
-                        }
-                    };
-                }
-                if piece.is_empty() {
-                    let short = left.is_some();
-                    self.source = Source::Done(None);
-                    return Poll::Ready(short.then_some(Err(Failure::Closed)));
-                }
-                if let Some(left) = left {
-                    piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= piece.len() as u64;
-                }
-                Poll::Ready(Some(Ok(piece)))
-            }
+        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+        let next = ready!(lease.link.poll_body(cx, &mut self.rest));
+        // Who knows the length never asks for more than that.
+        if matches!(next, None | Some(Err(_))) || self.rest.is_over() {
+            self.end(!matches!(next, Some(Err(_))));
+        }
+        Poll::Ready(next)
+    }
+
+    /// Nothing more comes. If that is how it should be, the connection can serve others.
+    fn end(&mut self, well: bool) {
+        if let Some(lease) = self.lease.take().filter(|lease| well && lease.keep) {
+            lease.give_back();
         }
     }
-
-    /// The answer is whole: its connection can serve others.
-    fn end(&mut self) -> Option<ClientSide> {
-        match std::mem::replace(&mut self.source, Source::Done(None)) {
-            Source::Http { lease, .. } => {
-                let side = lease.side().cloned();
-                lease.give_back();
-                side
-            }
-            _ => None,
-        }
-    }
-}
-
-/// A frame that is there, or comes when hyper is driven.
-fn poll_frame(
-    incoming: &mut Incoming,
-    lease: &mut Lease,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>> {
-    let mut nobody = Context::from_waker(Waker::noop());
-    if let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(&mut nobody) {
-        return Poll::Ready(frame);
-    }
-    if let Some(link) = &mut lease.link {
-        link.drive(cx);
-    }
-    Pin::new(incoming).poll_frame(&mut nobody)
-}
-
-fn poll_read(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<std::io::Result<Bytes>> {
-    let mut room = BytesMut::zeroed(PIECE);
-    let mut buf = ReadBuf::new(&mut room);
-    ready!(Pin::new(stream).poll_read(cx, &mut buf))?;
-    let filled = buf.filled().len();
-    room.truncate(filled);
-    Poll::Ready(Ok(room.freeze()))
 }
 
 /// A connection that belongs to one request until its answer has ended. Dropped before, it is closed.
 pub struct Lease {
-    worker: Rc<Worker>,
-    key: Key,
-    link: Option<Box<Link>>,
-    keep: bool,
+    pub worker: Rc<Worker>,
+    pub key: Key,
+    pub link: Box<Link>,
+    /// It may serve others afterwards.
+    pub keep: bool,
 }
 
 impl Lease {
-    pub fn new(worker: Rc<Worker>, key: Key, link: Box<Link>, keep: bool) -> Self {
-        Self { worker, key, link: Some(link), keep }
-    }
-
-    fn side(&self) -> Option<&ClientSide> {
-        self.link.as_ref().map(|link| &link.side)
-    }
-
-    /// The connection, for good.
-    pub fn into_link(mut self) -> Option<Box<Link>> {
-        self.link.take()
-    }
-
-    fn give_back(mut self) {
-        if let Some(link) = self.link.take().filter(|_| self.keep) {
-            self.worker.pool.put(&self.key, link, self.worker.clock.instant());
-        }
+    fn give_back(self) {
+        self.worker.pool.put(&self.key, self.link, self.worker.clock.instant());
     }
 }

@@ -1,7 +1,7 @@
 //! Who answers a proxied request: groups of peers, which of them is next, and what is spoken to it.
 //!
 //! Groups, peers, balancing and `wire` are plain calculation: time comes in as a parameter and no socket is opened.
-//! `connect`, `pool` and `pass` are the life of a request at an upstream.
+//! `connect`, `link`, `pool` and `pass` are the life of a request at an upstream.
 //!
 //! ```text
 //! Group::new ── a reload: adopt(previous) ──▶ Arc<Group> ── select(client) ──▶ Selection
@@ -13,6 +13,7 @@ pub mod body;
 pub mod connect;
 pub mod failure;
 pub mod group;
+pub mod link;
 pub mod local;
 pub mod pass;
 pub mod peer;

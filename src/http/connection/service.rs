@@ -11,7 +11,7 @@ use crate::{
         uri,
     },
     observe::error_log::Level,
-    upstream::{pass, pool::Link},
+    upstream::{link::Link, pass},
 };
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -263,9 +263,9 @@ pub(super) struct Switch {
 pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Switch) {
     let Some(client) = handle.tunnel() else { return };
     let Switch { link, gap } = switch;
-    let side = link.side.clone();
-    let Some(upstream) = link.into_tunnel() else { return };
-    let moved = || side.sent() + side.received();
+    let meter = Rc::clone(&link.meter);
+    let upstream = link.into_tunnel();
+    let moved = || meter.sent() + meter.received();
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let up = carry(&mut from_client, &mut to_upstream);

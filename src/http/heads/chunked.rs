@@ -15,7 +15,7 @@ pub enum Scan {
     Invalid,
 }
 
-/// What is left of bytes when extensions and trailers are taken out.
+/// What is left of bytes when something is taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filtered {
     /// The bytes that stayed are the first `kept` ones.
@@ -74,6 +74,30 @@ impl Scanner {
     /// Walks over the next bytes and takes out, in place, what nginx does not look at: extensions of chunks and trailer
     /// fields. What stays is a chunked body on which no two readers can disagree.
     pub fn filter(&mut self, bytes: &mut [u8]) -> Filtered {
+        self.keep(bytes, true)
+    }
+
+    /// Walks over the next bytes and takes out, in place, everything but payload.
+    pub fn unwrap(&mut self, bytes: &mut [u8]) -> Filtered {
+        self.keep(bytes, false)
+    }
+
+    /// Walks over what stands in front of the next payload, and says how much that is. It stops in front of what ends
+    /// the body, and of what is invalid: [`Scanner::unwrap`] tells.
+    pub fn lead(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Data {
+            let before = self.clone();
+            if matches!(self.step(bytes[at]), Step::Done | Step::Invalid) {
+                *self = before;
+                break;
+            }
+            at += 1;
+        }
+        at
+    }
+
+    fn keep(&mut self, bytes: &mut [u8], framing: bool) -> Filtered {
         let (mut at, mut kept) = (0, 0);
         let mut scan = Scan::More;
         while at < bytes.len() {
@@ -95,8 +119,10 @@ impl Scanner {
                     break;
                 }
                 step => {
-                    bytes[kept] = byte;
-                    kept += 1;
+                    if framing {
+                        bytes[kept] = byte;
+                        kept += 1;
+                    }
                     if step == Step::Done {
                         scan = Scan::Done(at);
                         break;

@@ -1,8 +1,8 @@
 //! What hyper is told: messages with nothing in them but how their bodies are framed.
 
-use super::{RequestHead, ResponseHead};
+use super::RequestHead;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Response, StatusCode, Version, header};
 use http_body::Body;
 
 /// How the end of a body is told on an HTTP/1 connection.
@@ -51,29 +51,6 @@ pub fn announce<'n, B>(response: &mut Response<B>, names: impl Iterator<Item = &
     });
 }
 
-/// The request to hand to hyper's client for a head that goes out by [`ClientSide::request`](super::ClientSide::request).
-/// `head_only` says that the method is `HEAD`. Without `keepalive` hyper uses the connection for this request only.
-pub fn request<B: Body>(framing: Framing, head_only: bool, keepalive: bool, body: B) -> Request<B> {
-    let mut request = Request::new(body);
-    *request.method_mut() = match framing {
-        _ if head_only => Method::HEAD,
-        Framing::None => Method::GET,
-        _ => Method::POST,
-    };
-    let headers = request.headers_mut();
-    match framing {
-        Framing::Length(length) => _ = headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
-        Framing::Chunked => {
-            _ = headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        Framing::None | Framing::Close => {}
-    }
-    if !keepalive {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    request
-}
-
 /// What hyper's server reads in place of a request's head.
 pub(super) fn synthetic_request(head: &RequestHead) -> Bytes {
     let keepalive = head.keepalive();
@@ -111,26 +88,3 @@ pub(super) fn synthetic_request(head: &RequestHead) -> Bytes {
 
 /// What hyper's server reads in place of a head that was refused.
 pub(super) const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\nte: trailers\r\n\r\n";
-
-/// What hyper's client reads in place of an answer's head.
-pub(super) fn synthetic_response(head: &ResponseHead) -> Bytes {
-    let line: &'static [u8] = match head.status {
-        101 => return Bytes::from_static(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
-        204 | 304 => b"HTTP/1.1 204 No Content\r\n",
-        _ => b"HTTP/1.1 200 OK\r\n",
-    };
-    let mut text = Vec::with_capacity(96);
-    text.extend_from_slice(line);
-    if head.chunked {
-        text.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    } else if let Some(length) = head.content_length {
-        text.extend_from_slice(b"content-length: ");
-        text.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-        text.extend_from_slice(b"\r\n");
-    }
-    if head.close {
-        text.extend_from_slice(b"connection: close\r\n");
-    }
-    text.extend_from_slice(b"\r\n");
-    text.into()
-}

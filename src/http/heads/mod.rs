@@ -15,9 +15,6 @@
 //!             body bytes        ◀── passed ◀───────────────────────────── hyper ◀── body
 //! ```
 //!
-//! The client's side, [`ClientIo`], is the mirror image: [`ClientSide::request`] sets the head that goes out,
-//! [`ClientSide::take_response`] gives the one that came, and hyper sees a status and a length.
-//!
 //! A connection's task works like this; while [`ServerHandle::next_head`] waits, hyper need not exist:
 //!
 //! ```text
@@ -49,9 +46,6 @@ pub mod response;
 
 pub use fields::{Field, Fields};
 pub use framing::Framing;
-pub use io::{
-    Asked, BodyGuard, ClientHandle, ClientIo, ClientSide, Meter, ServerHandle, ServerIo, ServerSide, Stop, Tunnel,
-    client, client_builder, server, server_builder,
-};
+pub use io::{Asked, BodyGuard, Meter, ServerHandle, ServerIo, ServerSide, Stop, Tunnel, Wire, server, server_builder};
 pub use request::{Connection, Host, Limits, Refusal, RequestHead, ServerLimits, Stage};
 pub use response::{HeadError, ResponseHead};

@@ -16,8 +16,8 @@ use crate::{
     syntax::Fault,
     upstream::{
         Group,
-        pass::{self, Job, Passing, Rules, Wire, settings},
-        wire::uwsgi,
+        pass::{self, Job, Passing, Request, Rules, Sends, settings},
+        wire::{Frames, answer::Dialect, uwsgi},
     },
 };
 use bytes::Bytes;
@@ -86,9 +86,11 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         }
     };
     let rules = Rules { hidden: &[], redirect: None, cookie: None };
-    let wire = Wire::Cgi(packet);
+    let body = if conf.passing.pass_request_body { Sends::Client } else { Sends::Nothing };
+    let (frames, dialect) = (Frames::Plain, Dialect::Cgi);
+    let request = Request { head: packet, body, frames, dialect, head_only: false, keepalive: false };
     let connecting = conf.passing.connecting(exchange);
-    let job = Job { group, passing: &conf.passing, connecting, rules, wire, scheme: "uwsgi://", uri: Bytes::new() };
+    let job = Job { group, passing: &conf.passing, connecting, rules, request, scheme: "uwsgi://", uri: Bytes::new() };
     pass::pass(exchange, job).await
 }
 

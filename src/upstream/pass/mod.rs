@@ -2,12 +2,12 @@
 //! hand the body on, or ask the next one (`ngx_http_upstream.c`).
 
 mod answer;
-pub mod http;
-pub mod raw;
+pub mod ask;
 pub mod settings;
 pub mod variables;
 
 pub use answer::Rules;
+pub use ask::{Request, Sends};
 pub use settings::Passing;
 
 use super::{
@@ -34,18 +34,11 @@ pub struct Job<'j> {
     pub connecting: Options,
     /// What is done to the answer.
     pub rules: Rules<'j>,
-    pub wire: Wire,
+    pub request: Request,
     /// For the log: `http://` and its kin.
     pub scheme: &'static str,
     /// For the log: the path that is asked for.
     pub uri: Bytes,
-}
-
-/// The protocols: a closed set.
-pub enum Wire {
-    Http(http::Request),
-    /// A request that is one packet and then the body; the answer is CGI's, to the end of the connection.
-    Cgi(Bytes),
 }
 
 /// An answer whose head is here and whose body is coming.
@@ -77,7 +70,7 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         new_pass = false;
         exchange.asking = None;
         let mut attempt = Attempt { began, sent: false, reused: false };
-        let outcome = attempt.ask(exchange, &job, &peer).await;
+        let outcome = ask::ask(&mut attempt, exchange, &job, &peer).await;
         clock.update();
         let (case, status, action) = match outcome {
             Ok(answer) => {
@@ -137,8 +130,8 @@ pub fn abandoned(exchange: &mut Exchange) {
         None => "connecting to upstream",
         Some(_) => "sending request to upstream",
     };
-    if let Some(side) = exchange.asking.take() {
-        exchange.note_traffic(&side);
+    if let Some(meter) = exchange.asking.take() {
+        exchange.note_traffic(&meter);
     }
     let text = "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too";
     exchange.log(Level::Info, &format!("{text} while {action}"));
@@ -178,13 +171,6 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn ask(&mut self, exchange: &mut Exchange, job: &Job<'_>, peer: &Arc<Peer>) -> Result<Answer, Failure> {
-        match &job.wire {
-            Wire::Http(request) => http::ask(self, exchange, job, peer, request).await,
-            Wire::Cgi(packet) => Box::pin(raw::ask(self, exchange, job, peer, packet)).await,
-        }
-    }
-
     async fn connect(&self, exchange: &mut Exchange, job: &Job<'_>, peer: &Peer) -> Result<connect::Stream, Failure> {
         let stream = connect::connect(&peer.address, &job.connecting).await?;
         exchange.connection.worker.clock.update();

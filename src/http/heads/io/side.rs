@@ -1,13 +1,13 @@
 //! What the code beside hyper shares with the stream under it: heads to write, heads read, and how far everything is.
 //! One thread runs both, so cells are enough.
 
-use crate::http::heads::{HeadError, Refusal, RequestHead, ResponseHead};
+use crate::http::heads::{Refusal, RequestHead};
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
     ops::Deref,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 /// Counters and signs of one connection. Timers compare counters to see progress.
@@ -66,7 +66,8 @@ impl Meter {
         self.closed.get()
     }
 
-    pub(super) fn begin(&self) {
+    /// A message begins.
+    pub fn begin(&self) {
         self.marks.set((self.sent.get(), self.received.get()));
         self.body_received.set(0);
         self.read_waiting.set(false);
@@ -263,93 +264,5 @@ pub struct BodyGuard(ServerSide);
 impl Drop for BodyGuard {
     fn drop(&mut self) {
         self.0.0.body_done.set(true);
-    }
-}
-
-/// The end of a client's connection that belongs to who asks: cheap to clone, free of the stream's type.
-#[derive(Clone, Default)]
-pub struct ClientSide(Rc<ClientShared>);
-
-#[derive(Default)]
-pub(super) struct ClientShared {
-    pub(super) meter: Meter,
-    pub(super) out: Outgoing,
-    /// `proxy_buffer_size`.
-    pub(super) head_size: Cell<usize>,
-    response: RefCell<Option<ResponseHead>>,
-    interim: RefCell<Vec<ResponseHead>>,
-    /// Bytes of early hints so far.
-    interim_size: Cell<usize>,
-    interim_waker: Cell<Option<Waker>>,
-    fault: RefCell<Option<HeadError>>,
-}
-
-impl Deref for ClientSide {
-    type Target = Meter;
-
-    fn deref(&self) -> &Meter {
-        &self.0.meter
-    }
-}
-
-impl ClientSide {
-    /// Sets the head that goes out in place of hyper's, down to and with the empty line, and how many bytes the head of
-    /// the answer may have (`proxy_buffer_size`). Must be called before hyper's `send_request`, when hyper is ready for
-    /// it.
-    pub fn request(&self, head: impl Into<Bytes>, answer_size: usize) {
-        let shared = &*self.0;
-        shared.meter.begin();
-        shared.out.begin();
-        shared.out.head.set(Some(head.into()));
-        shared.head_size.set(answer_size);
-        shared.response.take();
-        shared.interim.borrow_mut().clear();
-        shared.interim_size.set(0);
-        shared.fault.take();
-    }
-
-    /// The head of the answer, when `send_request` has resolved.
-    pub fn take_response(&self) -> Option<ResponseHead> {
-        self.0.response.take()
-    }
-
-    /// Why there is no head: when `send_request` has failed. `None` if hyper failed by itself.
-    pub fn take_fault(&self) -> Option<HeadError> {
-        self.0.fault.take()
-    }
-
-    /// The next early hints (103) of the answer under way, as they come. What goes beyond the size of a head is dropped
-    /// (nginx: `upstream sent too big early hints`).
-    pub fn poll_interim(&self, cx: &mut Context<'_>) -> Poll<ResponseHead> {
-        let mut interim = self.0.interim.borrow_mut();
-        if interim.is_empty() {
-            self.0.interim_waker.set(Some(cx.waker().clone()));
-            return Poll::Pending;
-        }
-        Poll::Ready(interim.remove(0))
-    }
-
-    pub(super) fn shared(&self) -> &ClientShared {
-        &self.0
-    }
-
-    pub(super) fn answer(&self, head: ResponseHead) {
-        *self.0.response.borrow_mut() = Some(head);
-    }
-
-    pub(super) fn hint(&self, head: ResponseHead) {
-        let size = self.0.interim_size.get() + head.length;
-        self.0.interim_size.set(size);
-        if size > self.0.head_size.get() {
-            return;
-        }
-        self.0.interim.borrow_mut().push(head);
-        if let Some(waker) = self.0.interim_waker.take() {
-            waker.wake();
-        }
-    }
-
-    pub(super) fn fail(&self, fault: HeadError) {
-        *self.0.fault.borrow_mut() = Some(fault);
     }
 }

@@ -8,7 +8,6 @@ use bytes::Buf;
 use memchr::memchr;
 use std::{
     io::{self, IoSlice},
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,7 +60,7 @@ impl Swap {
                 Self::Continue { left, swallow: false } => {
                     ready!(poll_queued(wire, cx, out, meter))?;
                     let n = left.min(parts[0].len());
-                    let n = ready!(poll_some(wire, cx, &[IoSlice::new(&parts[0][..n])], meter))?;
+                    let n = ready!(wire.poll_write(cx, &[IoSlice::new(&parts[0][..n])], meter))?;
                     *self = Self::after_continue(left - n, false);
                     return Poll::Ready(Ok((n, false)));
                 }
@@ -81,7 +80,7 @@ impl Swap {
                 Self::Body => {
                     // Anything queued goes first; nobody queues behind a head, so this is what a full socket left over.
                     ready!(poll_queued(wire, cx, out, meter))?;
-                    return poll_some(wire, cx, parts, meter).map_ok(|n| (n, false));
+                    return wire.poll_write(cx, parts, meter).map_ok(|n| (n, false));
                 }
             }
         }
@@ -162,7 +161,7 @@ fn poll_swapped<S: AsyncRead + AsyncWrite + Unpin>(
     if count == 0 {
         return Poll::Ready(Ok(skip));
     }
-    match poll_some(wire, cx, &slices[..count], meter) {
+    match wire.poll_write(cx, &slices[..count], meter) {
         Poll::Ready(Ok(n)) => {
             let ours = n.min(queued.len());
             queued.advance(ours);
@@ -186,7 +185,7 @@ pub(super) fn poll_queued<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Poll<io::Result<()>> {
     let mut queued = out.queued.take();
     while !queued.is_empty() {
-        match poll_some(wire, cx, &[IoSlice::new(&queued)], meter) {
+        match wire.poll_write(cx, &[IoSlice::new(&queued)], meter) {
             Poll::Ready(Ok(n)) => queued.advance(n),
             other => {
                 out.queued.set(queued);
@@ -197,36 +196,11 @@ pub(super) fn poll_queued<S: AsyncRead + AsyncWrite + Unpin>(
     Poll::Ready(Ok(()))
 }
 
-/// One write to the stream, with its signs.
-fn poll_some<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    cx: &mut Context<'_>,
-    parts: &[IoSlice<'_>],
-    meter: &Meter,
-) -> Poll<io::Result<usize>> {
-    let stream = Pin::new(wire.stream());
-    let written = match parts {
-        [part] => stream.poll_write(cx, part),
-        parts => stream.poll_write_vectored(cx, parts),
-    };
-    meter.set_write_blocked(written.is_pending());
-    match ready!(written) {
-        Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-        Ok(n) => {
-            meter.note_sent(n);
-            Poll::Ready(Ok(n))
-        }
-        Err(error) => {
-            meter.set_closed();
-            Poll::Ready(Err(error))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use std::pin::Pin;
     use tokio::io::ReadBuf;
 
     /// A stream that takes few bytes at a time, and nothing every other time.

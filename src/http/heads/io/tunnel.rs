@@ -1,13 +1,14 @@
 //! What is left of a connection when it speaks another protocol: bytes both ways.
 
 use super::{
-    side::{ClientSide, Meter, ServerSide},
+    side::{Meter, ServerSide},
     wire::Wire,
 };
 use std::{
     io,
     ops::Deref,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,7 +21,7 @@ pub struct Tunnel<S> {
 
 pub(super) enum Side {
     Server(ServerSide),
-    Client(ClientSide),
+    Upstream(Rc<Meter>),
 }
 
 impl Deref for Side {
@@ -29,7 +30,7 @@ impl Deref for Side {
     fn deref(&self) -> &Meter {
         match self {
             Self::Server(side) => side,
-            Self::Client(side) => side,
+            Self::Upstream(meter) => meter,
         }
     }
 }
@@ -37,6 +38,11 @@ impl Deref for Side {
 impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
     pub(super) fn new(wire: Wire<S>, side: Side) -> Self {
         Self { wire, side }
+    }
+
+    /// Over a connection to an upstream.
+    pub fn upstream(wire: Wire<S>, meter: Rc<Meter>) -> Self {
+        Self::new(wire, Side::Upstream(meter))
     }
 
     /// The counters go on counting.

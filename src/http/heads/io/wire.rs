@@ -4,7 +4,8 @@ use super::side::Meter;
 use bytes::{Buf, BytesMut};
 use std::{
     cell::RefCell,
-    io,
+    future::Future,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -19,14 +20,15 @@ thread_local! {
 }
 
 /// A stream with the bytes that were read from it too early.
-pub(super) struct Wire<S> {
+pub struct Wire<S> {
     stream: Take<S>,
     /// Read but not used.
-    pub(super) rest: BytesMut,
+    pub rest: BytesMut,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S) -> Self {
+    /// With nothing read yet.
+    pub fn new(stream: S) -> Self {
         Self { stream: stream.take(u64::MAX), rest: BytesMut::new() }
     }
 
@@ -73,8 +75,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Reads once, up to `limit` bytes, behind the rest. `Ok(0)` at the end of the stream.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, meter: &Meter, limit: u64) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, meter: &Meter, limit: u64) -> Poll<io::Result<usize>> {
         self.poll_see(cx, meter, limit, |_, bytes| (0, bytes.len())).map_ok(Option::unwrap_or_default)
+    }
+
+    /// Reads once into memory of the rest's own, about `room` bytes at most: where much is expected. `Ok(0)` at the end of
+    /// the stream.
+    pub fn poll_fetch(&mut self, cx: &mut Context<'_>, meter: &Meter, room: usize) -> Poll<io::Result<usize>> {
+        self.rest.reserve(room);
+        self.stream.set_limit(u64::MAX);
+        let read = std::pin::pin!(self.stream.read_buf(&mut self.rest)).poll(cx);
+        if self.rest.is_empty() {
+            // Who waits has no need of memory.
+            self.rest = BytesMut::new();
+        }
+        match ready!(read) {
+            Ok(n) => {
+                meter.note_received(n);
+                if n == 0 {
+                    meter.set_closed();
+                }
+                Poll::Ready(Ok(n))
+            }
+            Err(error) => {
+                meter.set_closed();
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    /// One write to the stream, with its signs.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+        meter: &Meter,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(self.stream());
+        let written = match parts {
+            [part] => stream.poll_write(cx, part),
+            parts => stream.poll_write_vectored(cx, parts),
+        };
+        meter.set_write_blocked(written.is_pending());
+        match ready!(written) {
+            Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(n) => {
+                meter.note_sent(n);
+                Poll::Ready(Ok(n))
+            }
+            Err(error) => {
+                meter.set_closed();
+                Poll::Ready(Err(error))
+            }
+        }
     }
 
     /// Hands up to `limit` bytes to `buf`: of the rest, or straight from the stream. Says how many; 0 at the end.
@@ -120,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Takes bytes of the rest, and gives its memory away with the last of them.
-    pub(super) fn take(&mut self, n: usize) -> bytes::Bytes {
+    pub fn take(&mut self, n: usize) -> bytes::Bytes {
         if n == self.rest.len() {
             return std::mem::take(&mut self.rest).freeze();
         }

@@ -29,7 +29,7 @@ use crate::{
     },
     observe::error_log::Level,
     syntax::Fault,
-    upstream::pass::{self, Job, Passing, Rules, Wire, settings},
+    upstream::pass::{self, Job, Passing, Rules, settings},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -117,9 +117,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
     let cookie = |exchange: &Exchange, value: &[u8]| cookies::rewrite(&conf, exchange, value);
     let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite), cookie: Some(&cookie) };
-    let wire = Wire::Http(request);
     let connecting = conf.passing.connecting(exchange);
-    let job = Job { group: target.group, passing: &conf.passing, connecting, rules, wire, scheme: "http://", uri };
+    let job = Job { group: target.group, passing: &conf.passing, connecting, rules, request, scheme: "http://", uri };
     pass::pass(exchange, job).await
 }
 

@@ -5,14 +5,16 @@ use crate::{
     config::{Args, FromArgs},
     http::{
         exchange::Exchange,
-        heads::Framing,
         modules::core::put,
         template::Template,
         uri::{Escape, escape},
         variables::Variable,
     },
     syntax::Fault,
-    upstream::pass::http::{Request, Sends},
+    upstream::{
+        pass::{Request, Sends},
+        wire::{Frames, answer::Dialect},
+    },
 };
 use bytes::Bytes;
 use std::{borrow::Cow, ops::RangeInclusive};
@@ -134,16 +136,11 @@ pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8
         }
     }
     head.extend_from_slice(b"\r\n");
-    let framing = match (&body, length) {
-        (Sends::Nothing, _) => Framing::None,
-        (Sends::Client, _) if chunked => Framing::Chunked,
-        (_, Some(length)) if length > 0 => Framing::Length(length),
-        _ => Framing::None,
-    };
     Request {
         head: head.into(),
-        framing,
         body,
+        frames: if chunked { Frames::Chunked } else { Frames::Plain },
+        dialect: Dialect::Http,
         head_only: method.eq_ignore_ascii_case(b"HEAD"),
         keepalive: conf.http_version == Version::Http11 && target.group.keepalive.connections > 0,
     }

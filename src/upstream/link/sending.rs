@@ -1,0 +1,113 @@
+//! A request on its way: its head, and its body as the protocol frames it.
+
+use crate::{
+    http::{
+        arriving::Arriving,
+        body::{Body, BodyError, RequestBodyError},
+    },
+    upstream::{Failure, wire::Frames},
+};
+use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
+use std::{
+    io::IoSlice,
+    task::{Context, Poll, ready},
+};
+
+/// Pieces handed to one write at most. A piece of a body may be three with what frames it.
+const SLICES: usize = 8;
+
+/// Whose body it is: once more from what was kept, or as it comes from the client.
+pub enum Outbound {
+    Kept(Body),
+    Streamed(Box<Arriving>),
+}
+
+impl Outbound {
+    /// The client has yet to send some of it.
+    pub fn waits_for_client(&self) -> bool {
+        matches!(self, Self::Streamed(_))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
+        match self {
+            Self::Kept(body) => body.poll_next(cx).map_err(|error| match error {
+                BodyError::Upstream(failure) => failure,
+                BodyError::File(_) | BodyError::Truncated => Failure::Client(RequestBodyError::Disk),
+            }),
+            Self::Streamed(arriving) => arriving.poll_next(cx).map_err(Failure::Client),
+        }
+    }
+}
+
+/// What is left to be sent of a request.
+pub struct Sending {
+    queue: SmallVec<[Bytes; SLICES]>,
+    /// `None` once all of it is in the queue.
+    body: Option<Outbound>,
+    frames: Frames,
+    /// Why nothing more can be written.
+    pub(super) refused: Option<Failure>,
+}
+
+impl Sending {
+    /// A head and the body behind it.
+    pub fn new(head: Bytes, body: Outbound, frames: Frames) -> Self {
+        Self { queue: SmallVec::from_iter([head]), body: Some(body), frames, refused: None }
+    }
+
+    /// Everything was sent.
+    pub fn is_done(&self) -> bool {
+        self.body.is_none() && self.is_empty()
+    }
+
+    /// Something is left to be sent, and can be.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.is_done() && self.refused.is_none()
+    }
+
+    /// Nothing waits to be written just now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Queues what there is of the body, as far as one write goes. Pending when more is to come.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        while self.queue.len() + 3 <= SLICES
+            && let Some(body) = &mut self.body
+        {
+            match ready!(body.poll_next(cx)?) {
+                Some(piece) if piece.is_empty() => {}
+                Some(piece) => self.frames.wrap(piece, |part| self.queue.push(part)),
+                None => {
+                    self.frames.end(|part| self.queue.push(part));
+                    self.body = None;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Shows the queue to a write.
+    pub(super) fn slices<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        for (slice, part) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(part);
+        }
+        write(&slices[..self.queue.len().min(SLICES)])
+    }
+
+    /// So much of the queue was written.
+    pub(super) fn advance(&mut self, mut n: usize) {
+        let mut whole = 0;
+        for part in &mut self.queue {
+            if n < part.len() {
+                part.advance(n);
+                break;
+            }
+            n -= part.len();
+            whole += 1;
+        }
+        self.queue.drain(..whole);
+    }
+}
