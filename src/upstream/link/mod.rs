@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     pub fn begin(&mut self, dialect: Dialect) {
         self.requests += 1;
         self.meter.begin();
-        self.head = HeadReader::new(dialect);
+        self.head.restart(dialect);
     }
 
     /// Writes what can be written of the request, and reads what can be read of the next head, which must fit into `size`

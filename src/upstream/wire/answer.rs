@@ -35,6 +35,14 @@ impl HeadReader {
         }
     }
 
+    /// Another answer begins, of the same protocol or another.
+    pub fn restart(&mut self, dialect: Dialect) {
+        match (&mut *self, dialect) {
+            (Self::Http(parser), Dialect::Http) => parser.reset(),
+            (this, dialect) => *this = Self::new(dialect),
+        }
+    }
+
     /// Reads on; see [`Parser::parse`].
     ///
     /// # Errors
@@ -46,11 +54,15 @@ impl HeadReader {
         }
     }
 
-    /// The head, of the bytes that were complete. Another head of the same protocol may follow.
+    /// The head, of the bytes that were complete. In HTTP, another may follow.
     pub fn finish(&mut self, bytes: Bytes) -> ResponseHead {
         match self {
-            Self::Http(parser) => std::mem::take(parser).finish(bytes),
-            Self::Cgi(parser) => std::mem::replace(parser, CgiParser::with_status_line()).finish(bytes),
+            Self::Http(parser) => {
+                let head = parser.finish(bytes);
+                parser.reset();
+                head
+            }
+            Self::Cgi(parser) => parser.finish(bytes),
         }
     }
 }

@@ -64,7 +64,7 @@ impl CgiParser {
 
     /// The head, of the bytes that were complete. Its version is 1.0; its status line is empty where nginx writes its
     /// own.
-    pub fn finish(self, bytes: Bytes) -> ResponseHead {
+    pub fn finish(&mut self, bytes: Bytes) -> ResponseHead {
         let (from, to) = self.parser.line.text;
         let status_line = match self.text {
             Some(index) => {

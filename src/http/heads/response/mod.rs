@@ -134,8 +134,9 @@ impl Parser {
         self.fields(visible)?.map_or_else(|| self.more(bytes, size), |at| Ok(Progress::Complete(at)))
     }
 
-    /// The head, of the bytes that were complete: as many as [`Progress::Complete`] said.
-    pub fn finish(self, bytes: Bytes) -> ResponseHead {
+    /// The head, of the bytes that were complete: as many as [`Progress::Complete`] said. [`Parser::reset`] makes it ready
+    /// for another.
+    pub fn finish(&mut self, bytes: Bytes) -> ResponseHead {
         if self.stage == Stage::NoHead {
             return ResponseHead { version: (0, 9), status: 200, close: true, ..ResponseHead::default() };
         }
@@ -147,6 +148,13 @@ impl Parser {
         let close = self.line.version < (1, 1) || self.facts.close;
         let (version, status) = (self.line.version, self.line.status);
         ResponseHead { version, status, status_line, close, ..self.without_status(&bytes) }
+    }
+
+    /// Forgets what was read.
+    pub fn reset(&mut self) {
+        (self.at, self.stage) = (0, Stage::default());
+        (self.line, self.field, self.facts) = (StatusLine::default(), FieldLine::default(), Facts::default());
+        self.spans.clear();
     }
 
     /// Reads on within the fields; the length of the head when it is complete.
@@ -177,7 +185,7 @@ impl Parser {
     }
 
     /// What the fields say.
-    fn without_status(self, bytes: &Bytes) -> ResponseHead {
+    fn without_status(&mut self, bytes: &Bytes) -> ResponseHead {
         let mut fields = Fields::with_capacity(self.spans.len());
         for (index, span) in self.spans.iter().enumerate() {
             if !self.facts.ignored.iter().any(|ignored| usize::from(*ignored) == index) {
@@ -191,7 +199,7 @@ impl Parser {
             close: self.facts.close,
             upgrade: self.facts.upgrade,
             length: self.at,
-            warnings: self.facts.warnings,
+            warnings: std::mem::take(&mut self.facts.warnings),
             ..ResponseHead::default()
         }
     }
