@@ -16,6 +16,7 @@
 
 mod examples;
 mod fuzz_corpus;
+mod life;
 mod load;
 mod support;
 mod tidy;

@@ -266,6 +266,8 @@ pub struct RequestBody {
     incoming: Option<Incoming>,
     /// To be passed on as it comes.
     arriving: Option<Box<Arriving>>,
+    /// To be written here as it is read.
+    file: Option<(File, BodyFile)>,
     read: Read,
     received: u64,
     streamed: bool,
@@ -359,20 +361,27 @@ impl RequestBody {
         max != 0 && announced.is_some_and(|length| length > max)
     }
 
+    /// Has the body written to a file with a name as it is read.
+    pub fn read_to(&mut self, file: (File, BodyFile)) {
+        self.file = Some(file);
+    }
+
     /// Reads the body whole: into memory, or beyond the limit into a temporary file.
     ///
     /// # Errors
     /// [`RequestBodyError`] says whose fault it was.
     pub async fn read(&mut self, limits: BodyLimits) -> Result<(), RequestBodyError> {
         let Some(mut incoming) = self.incoming.take() else {
-            if matches!(self.read, Read::Nothing) {
+            if let Some((file, name)) = self.file.take() {
+                self.read = Read::File { file: Arc::new(file), name: Some(name), length: 0 };
+            } else if matches!(self.read, Read::Nothing) {
                 self.read = Read::Memory(Bytes::new());
             }
             return Ok(());
         };
         let mut first: Option<Bytes> = None;
         let mut memory = BytesMut::new();
-        let mut file: Option<File> = None;
+        let (mut file, name) = self.file.take().map_or((None, None), |(file, name)| (Some(file), Some(name)));
         loop {
             let frame = tokio::time::timeout(limits.gap, incoming.frame()).await;
             let piece = match frame.map_err(|_| RequestBodyError::Timeout)? {
@@ -403,7 +412,7 @@ impl RequestBody {
             }
         }
         self.read = match file {
-            Some(file) => Read::File { file: Arc::new(file), name: None, length: self.received },
+            Some(file) => Read::File { file: Arc::new(file), name, length: self.received },
             None => Read::Memory(first.unwrap_or_else(|| memory.freeze())),
         };
         Ok(())

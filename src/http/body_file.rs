@@ -5,7 +5,10 @@ use crate::observe::error_log::Level;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
-    os::unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
@@ -38,38 +41,61 @@ impl Drop for BodyFile {
 /// # Errors
 /// [`RequestBodyError::Disk`].
 pub fn keep(exchange: &mut Exchange) -> Result<(), RequestBodyError> {
-    let core = &exchange.location.settings.core;
-    let kind = core.client_body_in_file_only;
+    let kind = exchange.location.settings.core.client_body_in_file_only;
     if kind == InFileOnly::Off || !exchange.head.has_body() || exchange.body.file_name().is_some() {
         return Ok(());
     }
-    let (folder, levels) = match &core.client_body_temp_path {
-        Some(temp) => (temp.path.clone(), &temp.levels[..]),
-        None => (exchange.http.prefix.join("client_body_temp"), &[][..]),
-    };
-    let (file, path) = create(&folder, levels).map_err(|error| {
-        let folder = folder.display();
-        exchange.log(Level::Crit, &format!("open() of a file in \"{folder}\" failed ({})", errno(&error)));
-        RequestBodyError::Disk
-    })?;
+    let (file, path) = open(exchange)?;
     let remove = (kind == InFileOnly::Clean).then(|| path.clone());
     exchange.body.put_into((file, BodyFile { name: path.into_os_string().into_vec(), remove }))
 }
 
+/// Has the body that is to be read written to a file of its own, which goes with the request unless somebody takes it
+/// away.
+///
+/// # Errors
+/// [`RequestBodyError::Disk`].
+pub fn receive(exchange: &mut Exchange) -> Result<(), RequestBodyError> {
+    let (file, path) = open(exchange)?;
+    exchange.body.read_to((file, BodyFile { name: path.as_os_str().as_bytes().to_vec(), remove: Some(path) }));
+    Ok(())
+}
+
+/// A new file in `client_body_temp_path`.
+fn open(exchange: &Exchange) -> Result<(File, PathBuf), RequestBodyError> {
+    let (folder, levels) = match &exchange.location.settings.core.client_body_temp_path {
+        Some(temp) => (temp.path.clone(), &temp.levels[..]),
+        None => (exchange.http.prefix.join("client_body_temp"), &[][..]),
+    };
+    create(&folder, levels).map_err(|(path, error)| {
+        let path = path.display();
+        exchange.log(Level::Crit, &format!("open() \"{path}\" failed ({})", errno(&error)));
+        RequestBodyError::Disk
+    })
+}
+
 /// A new file, named by a number, in folders named by the number's last digits (`ngx_create_temp_file`).
-fn create(folder: &Path, levels: &[usize]) -> io::Result<(File, PathBuf)> {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+fn create(folder: &Path, levels: &[usize]) -> Result<(File, PathBuf), (PathBuf, io::Error)> {
     loop {
-        let name = format!("{:010}", NEXT.fetch_add(1, Relaxed));
+        let name = format!("{:010}", next_number());
         let place = place(folder, levels, &name);
-        fs::create_dir_all(&place)?;
         let path = place.join(&name);
+        if let Err(error) = fs::create_dir_all(&place) {
+            return Err((path, error));
+        }
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => return Ok((file, path)),
             // Left by an earlier process.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            opened => return opened.map(|file| (file, path)),
+            Err(error) => return Err((path, error)),
         }
     }
+}
+
+/// A number that no other temporary file of this process has (`ngx_next_temp_number`).
+pub fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
 }
 
 fn place(folder: &Path, levels: &[usize], name: &str) -> PathBuf {

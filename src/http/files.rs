@@ -1,6 +1,11 @@
 //! From paths of requests to files: `root`, `alias`, and opening what is there.
 
-use super::{exchange::Exchange, modules::core::Alias};
+pub mod symlinks;
+
+use super::{
+    exchange::Exchange,
+    modules::core::{Alias, DisableSymlinks},
+};
 use crate::{config::scope::bytes_to_path, observe::error_log::Level};
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -73,6 +78,69 @@ fn complete(exchange: &Exchange, path: &mut Vec<u8>, place: &super::modules::cor
     if place.path.as_literal().is_none() && !path.starts_with(b"/") {
         let prefix = exchange.http.prefix.as_os_str().as_bytes();
         path.splice(..0, prefix.iter().copied());
+    }
+}
+
+/// Why a path could not be opened, and in which call; shown, it is followed by what nginx prints behind the path.
+#[derive(Debug)]
+pub struct Failed {
+    /// `open()`, `openat()`, `stat()`.
+    pub call: &'static str,
+    pub error: io::Error,
+}
+
+impl Failed {
+    /// `open() "/path" failed (2: No such file or directory)`.
+    pub fn text(&self, path: &[u8]) -> String {
+        format!("{} \"{}\" failed ({})", self.call, String::from_utf8_lossy(path), errno(&self.error))
+    }
+
+    /// Nothing is there, which is no news where it is only looked for.
+    pub fn usual(&self) -> bool {
+        // Without a code the path has a zero in it.
+        matches!(self.error.raw_os_error(), None | Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG))
+    }
+
+    /// A symbolic link is in the way, and `disable_symlinks` forbids it.
+    pub fn link(&self) -> bool {
+        matches!(self.error.raw_os_error(), Some(libc::ELOOP | libc::EMLINK))
+    }
+}
+
+/// Opens a path for reading as `disable_symlinks` allows (`ngx_open_file_wrapper`).
+///
+/// # Errors
+/// What the system says, or `ELOOP`.
+pub fn open_allowed(exchange: &Exchange, path: &[u8]) -> Result<Found, Failed> {
+    let allowed = DisableSymlinks::at(exchange, path);
+    if !allowed.any() {
+        return open(path).map_err(|error| Failed { call: "open()", error });
+    }
+    let file = symlinks::open(path, allowed, symlinks::Purpose::Read)?;
+    let metadata = file.metadata().map_err(|error| Failed { call: "fstat()", error })?;
+    Ok(Found { file, metadata })
+}
+
+/// The facts of a path as `disable_symlinks` allows to have them (`ngx_file_info_wrapper`).
+///
+/// # Errors
+/// What the system says, or `ELOOP`.
+pub fn stat_allowed(exchange: &Exchange, path: &[u8]) -> Result<Metadata, Failed> {
+    match DisableSymlinks::at(exchange, path).any() {
+        false => stat(path).map_err(|error| Failed { call: "stat()", error }),
+        true => open_allowed(exchange, path).map(|found| found.metadata),
+    }
+}
+
+/// Opens a log for appending as `disable_symlinks` allows.
+///
+/// # Errors
+/// What the system says, or `ELOOP`.
+pub fn append_allowed(exchange: &Exchange, path: &[u8]) -> Result<File, Failed> {
+    let allowed = DisableSymlinks::at(exchange, path);
+    match allowed.any() {
+        false => append(path).map_err(|error| Failed { call: "open()", error }),
+        true => symlinks::open(path, allowed, symlinks::Purpose::Append),
     }
 }
 

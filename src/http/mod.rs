@@ -1,5 +1,6 @@
 //! Settings to answers: from an `http` block to bytes on a connection.
 
+pub mod agent;
 pub mod arriving;
 pub mod body;
 pub mod body_file;

@@ -1,6 +1,7 @@
 //! What the tests stand on: the program under test, the components beside it, clients, backends, containers.
 //!
 //! - [`server::Server`] runs the program over one file in a fresh directory, on free ports.
+//! - [`daemon::Daemon`] is the same as a daemon, found by its pid file.
 //! - [`container::Container`] runs it as a tutorial's reader does: own file tree, own network, port 80.
 //! - [`backend::Backend`] is an upstream server in a thread of the test, [`program::Program`] a real one.
 //! - [`client`] sends bytes and reads answers; [`wait::until`] waits for a condition, never blindly.
@@ -13,6 +14,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod component;
 pub(crate) mod container;
+pub(crate) mod daemon;
 pub(crate) mod measure;
 pub(crate) mod ports;
 pub(crate) mod program;

@@ -30,7 +30,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -213,13 +213,13 @@ impl Connection {
     }
 
     /// Logs the request that has ended, if one has.
-    fn settle(&self) -> Option<Duration> {
+    fn settle(&self) -> Option<wait::Keep> {
         let mut exchange = self.finishing.borrow_mut().take()?;
         self.worker.clock.update();
         exchange.sent.total = self.side.sent_now();
         pipeline::log(&exchange);
         let core = &exchange.location.settings.core;
-        Some(core.keepalive_timeout.timeout)
+        Some(wait::Keep { timeout: core.keepalive_timeout.timeout, least: core.keepalive_min_timeout.0 })
     }
 
     /// Writes a line about the connection to its default server's error log.
@@ -272,7 +272,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
         connection.worker.counts.writing.fetch_sub(1, Relaxed);
         match outcome {
             Outcome::Next => match connection.settle() {
-                Some(timeout) if !connection.broken.get() => idle = wait::Idle::Between(timeout),
+                Some(keep) if !connection.broken.get() => idle = wait::Idle::Between(keep),
                 _ => return,
             },
             Outcome::End { linger } => {

@@ -3,8 +3,9 @@
 use super::{Connection, Stream};
 use crate::{
     http::{
+        agent::Agent,
         body::{Outgoing, RequestBody},
-        exchange::Exchange,
+        exchange::{Exchange, Method},
         heads::{self, Asked, Framing, Refusal, RequestHead, ServerHandle},
         pipeline,
         response::{self, Response},
@@ -196,13 +197,11 @@ fn send(
 pub fn keeps(exchange: &Exchange, response: &Response, framing: Framing) -> bool {
     let connection = &exchange.connection;
     let core = &exchange.location.settings.core;
-    let disabled = exchange.field("user-agent").is_some_and(|agent| {
-        core.keepalive_disable.msie6 && memchr::memmem::find(agent, b"MSIE 6.").is_some()
-            || core.keepalive_disable.safari
-                && memchr::memmem::find(agent, b"Safari/").is_some()
-                && memchr::memmem::find(agent, b"Mac OS X").is_some()
-                && memchr::memmem::find(agent, b"Chrome/").is_none()
-    });
+    let disable = core.keepalive_disable;
+    let disabled = (disable.msie6 && exchange.method == Method::Post || disable.safari) && {
+        let agent = Agent::of(exchange);
+        agent.msie6 && exchange.method == Method::Post && disable.msie6 || agent.safari && disable.safari
+    };
     exchange.head.keepalive()
         && !response.close
         && !disabled

@@ -16,8 +16,17 @@ use tokio::{sync::futures::OwnedNotified, time::Instant};
 pub(super) enum Idle {
     /// For its first request.
     First,
-    /// For another one, at most so long (`keepalive_timeout`).
-    Between(Duration),
+    /// For another one.
+    Between(Keep),
+}
+
+/// How long a connection is kept between two requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keep {
+    /// `keepalive_timeout`.
+    pub(super) timeout: Duration,
+    /// `keepalive_min_timeout`: the least, even if the process ends meanwhile.
+    pub(super) least: Duration,
 }
 
 /// Why there is no further request.
@@ -81,13 +90,13 @@ pub(super) async fn next<S: Stream>(
     }
     let mut header_timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
     if !handle.head_begun() {
-        let timeout = match idle {
-            Idle::First => header_timeout,
-            Idle::Between(timeout) => timeout,
+        let keep = match idle {
+            Idle::First => Keep { timeout: header_timeout, least: Duration::ZERO },
+            Idle::Between(keep) => keep,
         };
         let counts = &connection.worker.counts;
         counts.waiting.fetch_add(1, Relaxed);
-        let outcome = between(handle, connection, timeout, hyper, timers).await;
+        let outcome = between(handle, connection, keep, hyper, timers).await;
         counts.waiting.fetch_sub(1, Relaxed);
         outcome.map_err(|end| match (idle, end) {
             (Idle::First, End::Idle) if !connection.worker.quitting.get() => End::Slow,
@@ -115,7 +124,7 @@ pub(super) async fn next<S: Stream>(
 async fn between<S: Stream>(
     handle: &ServerHandle<S>,
     connection: &Rc<Connection>,
-    timeout: Duration,
+    Keep { timeout, least }: Keep,
     hyper: &mut Hyper<S>,
     timers: &mut Timers,
 ) -> Result<(), End> {
@@ -127,11 +136,13 @@ async fn between<S: Stream>(
             return Err(End::Idle);
         }
         if connection.worker.quitting.get() {
-            if connection.requests.get() > 0 {
-                return Err(End::Idle);
-            }
-            // A request may be under way on a connection that was just accepted.
-            end = end.min(Instant::from_std(connection.started) + GRACE);
+            let promised = match connection.requests.get() {
+                // A request may be under way on a connection that was just accepted.
+                0 => Instant::from_std(connection.started) + GRACE,
+                _ if least.is_zero() => return Err(End::Idle),
+                _ => start + least,
+            };
+            end = end.min(promised);
             next = next.min(end);
         }
         tokio::select! {

@@ -103,7 +103,7 @@ fn show(exchange: &mut Exchange, status: u16, page: &ErrorPage) -> Page {
             let status = page.overwrite.filter(|code| matches!(code, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
             exchange.overwritten_status = Some(status);
             exchange.state.error_page.location = Some(target);
-            Page::Answer(Box::new(special::response(exchange, status)))
+            Page::Answer(Box::new(special::redirect(exchange, status)))
         }
     }
 }

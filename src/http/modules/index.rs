@@ -52,18 +52,18 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         }
         let uri: Bytes = [&exchange.path[..], &name].concat().into();
         let Some(path) = files::path(exchange, &uri) else { return Phase::Break(Break::Status(500)) };
-        match files::open(&path) {
+        match files::open_allowed(exchange, &path) {
             Ok(found) if found.is_dir() && literal => {}
             Ok(_) => {
                 return Phase::Break(Break::Redirect(Redirect::Path { path: uri, args: exchange.args.clone() }));
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(failed) if failed.error.kind() == ErrorKind::NotFound => {
                 if !folder_seen {
                     test_folder(exchange, &path, name.len())?;
                     folder_seen = true;
                 }
             }
-            Err(error) => return refuse(exchange, &path, &error),
+            Err(failed) => return refuse(exchange, &path, &failed),
         }
     }
     Phase::Continue(())
@@ -75,27 +75,34 @@ fn test_folder(exchange: &Exchange, path: &[u8], name: usize) -> Phase {
         [before @ .., b'/'] if !before.is_empty() => before,
         whole => whole,
     };
-    match files::stat(folder) {
+    match files::stat_allowed(exchange, folder) {
         Ok(found) if found.is_dir() => Phase::Continue(()),
         Ok(_) => {
             let text = format!("\"{}\" is not a directory", String::from_utf8_lossy(folder));
             exchange.log(Level::Alert, &text);
             Phase::Break(Break::Status(500))
         }
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Phase::Continue(()),
-        Err(error) => refuse(exchange, path, &error),
+        Err(failed) if failed.error.kind() == ErrorKind::PermissionDenied => Phase::Continue(()),
+        Err(failed) => refuse(exchange, path, &failed),
     }
 }
 
 /// `ngx_http_index_error`, and what nginx makes of errors that say nothing of the request.
-fn refuse(exchange: &Exchange, path: &[u8], error: &std::io::Error) -> Phase {
+fn refuse(exchange: &Exchange, path: &[u8], failed: &files::Failed) -> Phase {
+    if failed.link() {
+        return Phase::Break(Break::Status(403));
+    }
+    let error = &failed.error;
     let name = String::from_utf8_lossy(path);
     let long = error.raw_os_error() == Some(libc::ENAMETOOLONG);
     let (level, text, status) = match error.kind() {
         ErrorKind::PermissionDenied => (Level::Err, "is forbidden", 403),
         ErrorKind::NotFound | ErrorKind::NotADirectory => (Level::Err, "is not found", 404),
         _ if long => (Level::Err, "is not found", 404),
-        _ => (Level::Crit, "failed", 500),
+        _ => {
+            exchange.log(Level::Crit, &failed.text(path));
+            return Phase::Break(Break::Status(500));
+        }
     };
     if status != 404 || exchange.location.settings.core.log_not_found {
         exchange.log(level, &format!("\"{name}\" {text} ({})", files::errno(error)));

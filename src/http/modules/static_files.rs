@@ -39,7 +39,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let Some(path) = files::path(exchange, &exchange.path) else {
         return Phase::Break(Break::Status(500));
     };
-    let found = match files::open(&path) {
+    let found = match files::open_allowed(exchange, &path) {
         Ok(found) => found,
         Err(error) => return Phase::Break(Break::Status(refusal(exchange, &path, &error))),
     };
@@ -88,16 +88,17 @@ pub fn content_type(exchange: &Exchange) -> bytes::Bytes {
 }
 
 /// The status for a path that could not be opened, and its line in the log.
-fn refusal(exchange: &Exchange, path: &[u8], error: &std::io::Error) -> u16 {
+fn refusal(exchange: &Exchange, path: &[u8], failed: &files::Failed) -> u16 {
+    let error = &failed.error;
     let (level, status) = match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => (Level::Err, 404),
         _ if error.raw_os_error() == Some(libc::ENAMETOOLONG) => (Level::Err, 404),
         ErrorKind::PermissionDenied => (Level::Err, 403),
+        _ if failed.link() => (Level::Err, 403),
         _ => (Level::Crit, 500),
     };
     if status != 404 || exchange.location.settings.core.log_not_found {
-        let path = String::from_utf8_lossy(path);
-        exchange.log(level, &format!("open() \"{path}\" failed ({})", files::errno(error)));
+        exchange.log(level, &failed.text(path));
     }
     status
 }

@@ -9,6 +9,7 @@ use crate::{
         phase::{Break, Phase, Redirect},
         template::Template,
     },
+    observe::error_log::Level,
     syntax::Fault,
 };
 use bytes::Bytes;
@@ -69,7 +70,15 @@ pub fn precontent(exchange: &mut Exchange) -> Phase {
                 path.pop();
             }
         }
-        let Ok(metadata) = files::stat(&path) else { continue };
+        let metadata = match files::stat_allowed(exchange, &path) {
+            Ok(metadata) => metadata,
+            Err(failed) => {
+                if !failed.usual() {
+                    exchange.log(Level::Crit, &failed.text(&path));
+                }
+                continue;
+            }
+        };
         if metadata.is_dir() != file.directory {
             continue;
         }

@@ -27,26 +27,23 @@ pub(super) fn write(exchange: &Exchange, cache: Option<&Cache>, name: &[u8], lin
         return;
     }
     let root = files::root(exchange);
-    let missing = match files::stat(&root) {
+    let missing = match files::stat_allowed(exchange, &root) {
         Ok(found) if found.is_dir() => None,
         Ok(_) => Some(io::Error::from_raw_os_error(libc::ENOTDIR)),
-        Err(error) => Some(error),
+        Err(failed) => Some(failed.error),
     };
     if let Some(error) = missing {
         let root = String::from_utf8_lossy(&root);
         return exchange.log(Level::Err, &format!("testing \"{root}\" existence failed ({})", files::errno(&error)));
     }
     let file = match cache {
-        None => files::append(name).map(Arc::new),
-        Some(cache) => cache.open(name, Instant::now()),
+        None => files::append_allowed(exchange, name).map(Arc::new),
+        Some(cache) => cache.open(name, Instant::now(), &|name| files::append_allowed(exchange, name)),
     };
     match file {
         // A log that cannot be written has nobody left to tell.
         Ok(file) => _ = (&*file).write_all(line),
-        Err(error) => {
-            let text = format!("open() \"{}\" failed ({})", String::from_utf8_lossy(name), files::errno(&error));
-            exchange.log(Level::Crit, &text);
-        }
+        Err(failed) => exchange.log(Level::Crit, &failed.text(name)),
     }
 }
 
@@ -73,7 +70,12 @@ struct Entry {
 }
 
 impl Cache {
-    fn open(&self, name: &[u8], now: Instant) -> io::Result<Arc<File>> {
+    fn open<E>(
+        &self,
+        name: &[u8],
+        now: Instant,
+        append: &dyn Fn(&[u8]) -> Result<File, E>,
+    ) -> Result<Arc<File>, E> {
         // Nothing is left half done by a thread that panics here.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| now.duration_since(entry.used) < self.inactive);
@@ -86,12 +88,12 @@ impl Cache {
                 }
                 entry.file = None;
             }
-            let file = Arc::new(files::append(name)?);
+            let file = Arc::new(append(name)?);
             entry.checked = now;
             entry.file = (entry.uses >= self.min_uses).then(|| Arc::clone(&file));
             return Ok(file);
         }
-        let file = Arc::new(files::append(name)?);
+        let file = Arc::new(append(name)?);
         if entries.len() >= self.max {
             let oldest = entries.iter().min_by_key(|(_, entry)| entry.used).map(|(name, _)| name.clone());
             oldest.map(|oldest| entries.remove(&oldest));
@@ -174,13 +176,13 @@ mod tests {
         let (cache, start) = (cache(3, 2), Instant::now());
         let wanted = ["oldest", "oldest", "once", "first", "first", "second", "second"];
         for (at, file) in wanted.into_iter().enumerate() {
-            cache.open(&name(file), start + Duration::from_millis(at as u64)).unwrap();
+            cache.open(&name(file), start + Duration::from_millis(at as u64), &files::append).unwrap();
         }
         std::fs::rename(&inside, folder.path().join("moved")).unwrap();
         let later = start + Duration::from_secs(1);
-        let open = |file: &str| cache.open(&name(file), later).is_ok();
+        let open = |file: &str| cache.open(&name(file), later, &files::append).is_ok();
         assert_eq!(["oldest", "once", "first", "second"].map(open), [false, false, true, true]);
-        assert!(cache.open(&name("first"), start + Duration::from_secs(22)).is_err(), "forgotten in the meantime");
+        assert!(cache.open(&name("first"), start + Duration::from_secs(22), &files::append).is_err(), "forgotten in the meantime");
     }
 
     #[test]
@@ -188,8 +190,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let name = folder.path().join("log").as_os_str().as_bytes().to_vec();
         let (cache, start) = (Cache { inactive: Duration::from_secs(100), ..cache(1, 1) }, Instant::now());
-        let inode =
-            |after: u64| cache.open(&name, start + Duration::from_secs(after)).unwrap().metadata().unwrap().ino();
+        let inode = |after: u64| {
+            let file = cache.open(&name, start + Duration::from_secs(after), &files::append).unwrap();
+            file.metadata().unwrap().ino()
+        };
         let first = inode(0);
         std::fs::rename(folder.path().join("log"), folder.path().join("log.1")).unwrap();
         assert_eq!(inode(59), first);

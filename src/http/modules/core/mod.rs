@@ -1,12 +1,14 @@
 //! The settings of every request: where files are, how long to wait, how much to take, how to redirect.
 
 mod place;
+mod symlinks;
 mod timing;
 mod types;
 mod values;
 mod variables;
 
 pub use place::{Alias, Place};
+pub use symlinks::DisableSymlinks;
 pub use timing::{KeepaliveDisable, KeepaliveTimeout};
 pub use types::Types;
 pub use variables::{argument, basic_credentials, by_variable_name, number, put, request_port};
@@ -19,7 +21,7 @@ use crate::{
         values::{Given, Msec, Offset, Size, TempPath},
     },
     http::{
-        template::SizeTemplate,
+        template::{AnyOf, SizeTemplate},
         variables::{Prefixed, Variable},
     },
     syntax::Fault,
@@ -32,6 +34,7 @@ pub struct Conf {
     pub place: Place,
     pub types: Types,
     pub default_type: Bytes,
+    pub disable_symlinks: DisableSymlinks,
     pub internal: Given,
     pub satisfy: Satisfy,
     // the request
@@ -47,6 +50,7 @@ pub struct Conf {
     pub client_body_timeout: Msec,
     pub client_body_temp_path: Option<TempPath>,
     pub client_body_in_file_only: InFileOnly,
+    pub client_body_early_read: AnyOf,
     // the connection
     pub send_timeout: Msec,
     pub keepalive_timeout: KeepaliveTimeout,
@@ -72,6 +76,10 @@ pub struct Conf {
     pub msie_padding: bool,
     pub msie_refresh: bool,
     pub log_not_found: bool,
+    pub log_subrequest: bool,
+    pub early_hints: AnyOf,
+    /// A path or a named location that is gone through behind an answer.
+    pub post_action: Option<Bytes>,
 }
 
 impl Default for Conf {
@@ -80,6 +88,7 @@ impl Default for Conf {
             place: Place::default(),
             types: Types::default(),
             default_type: Bytes::from_static(b"text/plain"),
+            disable_symlinks: DisableSymlinks::default(),
             internal: Given(false),
             satisfy: Satisfy::All,
             client_header_timeout: Msec::seconds(60),
@@ -94,6 +103,7 @@ impl Default for Conf {
             client_body_timeout: Msec::seconds(60),
             client_body_temp_path: None,
             client_body_in_file_only: InFileOnly::Off,
+            client_body_early_read: AnyOf::default(),
             send_timeout: Msec::seconds(60),
             keepalive_timeout: KeepaliveTimeout::default(),
             keepalive_min_timeout: Msec::seconds(0),
@@ -117,6 +127,9 @@ impl Default for Conf {
             msie_padding: true,
             msie_refresh: false,
             log_not_found: true,
+            log_subrequest: false,
+            early_hints: AnyOf::default(),
+            post_action: None,
         }
     }
 }
@@ -127,6 +140,7 @@ impl Module for Conf {
         Directive::new("alias", LOCATION, |conf| conf.place.slot()),
         Directive::new("types", LEVELS, |conf| &mut conf.types),
         Directive::new("default_type", LEVELS, |conf| &mut conf.default_type),
+        Directive::new("disable_symlinks", LEVELS, |conf| &mut conf.disable_symlinks),
         Directive::new("internal", LOCATION, |conf| &mut conf.internal),
         Directive::new("satisfy", LEVELS, |conf| &mut conf.satisfy),
         Directive::new("client_header_timeout", HTTP.or(SERVER), |conf| &mut conf.client_header_timeout),
@@ -141,6 +155,7 @@ impl Module for Conf {
         Directive::new("client_body_timeout", LEVELS, |conf| &mut conf.client_body_timeout),
         Directive::new("client_body_temp_path", LEVELS, |conf| &mut conf.client_body_temp_path),
         Directive::new("client_body_in_file_only", LEVELS, |conf| &mut conf.client_body_in_file_only),
+        Directive::new("client_body_early_read", HTTP.or(SERVER), |conf| &mut conf.client_body_early_read),
         Directive::new("send_timeout", LEVELS, |conf| &mut conf.send_timeout),
         Directive::new("keepalive_timeout", LEVELS, |conf| &mut conf.keepalive_timeout),
         Directive::new("keepalive_min_timeout", LEVELS, |conf| &mut conf.keepalive_min_timeout),
@@ -164,6 +179,9 @@ impl Module for Conf {
         Directive::new("msie_padding", LEVELS, |conf| &mut conf.msie_padding),
         Directive::new("msie_refresh", LEVELS, |conf| &mut conf.msie_refresh),
         Directive::new("log_not_found", LEVELS, |conf| &mut conf.log_not_found),
+        Directive::new("log_subrequest", LEVELS, |conf| &mut conf.log_subrequest),
+        Directive::new("early_hints", LEVELS, |conf| &mut conf.early_hints),
+        Directive::new("post_action", LEVELS_IF, |conf| &mut conf.post_action),
     ];
 
     fn enter(this: &mut Arc<Self>, _level: Contexts) {

@@ -4,9 +4,9 @@ use super::Conf;
 use crate::{
     config::{
         Args, FromArgs, Slot,
-        values::{choose, choose_mask},
+        values::{Choices, Mask, choose},
     },
-    http::{dates::parse_http_time, exchange::Exchange, regex::Regex, response::Response},
+    http::{agent::Agent, dates::parse_http_time, exchange::Exchange, regex::Regex, response::Response},
     syntax::Fault,
 };
 use std::{ops::RangeInclusive, sync::Arc};
@@ -15,31 +15,31 @@ use std::{ops::RangeInclusive, sync::Arc};
 pub(super) fn ok(conf: &Conf, exchange: &Exchange, response: &Response) -> bool {
     let user_agent = exchange.field("user-agent");
     exchange.field("accept-encoding").is_some_and(accepts_gzip)
-        && !(conf.disable.msie6 && user_agent.is_some_and(is_msie6))
+        && !(conf.disable.msie6 && Agent::of(exchange).msie6)
         && exchange.head.version >= conf.http_version.0
-        && (exchange.field("via").is_none() || proxied(conf.proxied, exchange, response))
+        && (exchange.field("via").is_none() || proxied(&conf.proxied, exchange, response))
         && !user_agent.is_some_and(|agent| conf.disable.matches(agent))
 }
 
 /// `gzip_proxied`: what may be compressed for a request that comes through a proxy.
-fn proxied(allowed: Proxied, exchange: &Exchange, response: &Response) -> bool {
-    if allowed.has(Proxied::OFF) {
+fn proxied(allowed: &Proxied, exchange: &Exchange, response: &Response) -> bool {
+    if allowed.has(OFF) {
         return false;
     }
-    if allowed.has(Proxied::ANY) || allowed.has(Proxied::AUTH) && exchange.field("authorization").is_some() {
+    if allowed.has(ANY) || allowed.has(AUTH) && exchange.field("authorization").is_some() {
         return true;
     }
     if let Some(expires) = response.field("expires") {
-        return allowed.has(Proxied::EXPIRED) && expired(expires, exchange, response);
+        return allowed.has(EXPIRED) && expired(expires, exchange, response);
     }
     if response.field("cache-control").is_some() {
         let words: [(u32, &[u8]); 3] =
-            [(Proxied::NO_CACHE, b"no-cache"), (Proxied::NO_STORE, b"no-store"), (Proxied::PRIVATE, b"private")];
+            [(NO_CACHE, b"no-cache"), (NO_STORE, b"no-store"), (PRIVATE, b"private")];
         let said = |word: &[u8]| response.fields.get_all("cache-control").any(|value| lists(value, word));
         return words.iter().any(|(bit, word)| allowed.has(*bit) && said(word));
     }
-    let modified = allowed.has(Proxied::NO_LAST_MODIFIED) && response.field("last-modified").is_some();
-    let tagged = allowed.has(Proxied::NO_ETAG) && (response.etag.is_some() || response.field("etag").is_some());
+    let modified = allowed.has(NO_LAST_MODIFIED) && response.field("last-modified").is_some();
+    let tagged = allowed.has(NO_ETAG) && (response.etag.is_some() || response.field("etag").is_some());
     !modified && !tagged
 }
 
@@ -103,19 +103,6 @@ fn without_spaces(text: &[u8]) -> &[u8] {
     &text[text.iter().take_while(|byte| **byte == b' ').count()..]
 }
 
-/// Internet Explorer 4 to 6 before its second service pack (`ngx_http_process_user_agent`).
-fn is_msie6(agent: &[u8]) -> bool {
-    if memchr::memmem::find(agent, b"Opera").is_some() {
-        return false;
-    }
-    let Some(at) = memchr::memmem::find(agent, b"MSIE ") else { return false };
-    match &agent[at + 5..] {
-        [b'4' | b'5', b'.', _, ..] => true,
-        [b'6', b'.', rest @ ..] if !rest.is_empty() => memchr::memmem::find(rest, b"SV1").is_none(),
-        _ => false,
-    }
-}
-
 /// `gzip_http_version`: the lowest version that is answered compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpVersion(pub (u8, u8));
@@ -133,63 +120,34 @@ impl FromArgs for HttpVersion {
 }
 
 /// `gzip_proxied`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proxied(u32);
+pub type Proxied = Mask<ProxiedWords>;
 
-impl Proxied {
-    const OFF: u32 = 1;
-    const EXPIRED: u32 = 1 << 1;
-    const NO_CACHE: u32 = 1 << 2;
-    const NO_STORE: u32 = 1 << 3;
-    const PRIVATE: u32 = 1 << 4;
-    const NO_LAST_MODIFIED: u32 = 1 << 5;
-    const NO_ETAG: u32 = 1 << 6;
-    const AUTH: u32 = 1 << 7;
-    const ANY: u32 = 1 << 8;
+const OFF: u32 = 1;
+const EXPIRED: u32 = 1 << 1;
+const NO_CACHE: u32 = 1 << 2;
+const NO_STORE: u32 = 1 << 3;
+const PRIVATE: u32 = 1 << 4;
+const NO_LAST_MODIFIED: u32 = 1 << 5;
+const NO_ETAG: u32 = 1 << 6;
+const AUTH: u32 = 1 << 7;
+const ANY: u32 = 1 << 8;
 
-    fn has(self, bit: u32) -> bool {
-        self.0 & bit != 0
-    }
-}
+/// The words of `gzip_proxied`.
+pub struct ProxiedWords;
 
-impl Default for Proxied {
-    fn default() -> Self {
-        Self(Self::OFF)
-    }
-}
-
-/// May be repeated: what several mentions at a level say adds up.
-impl Slot for Proxied {
-    fn fill(&mut self, args: &Args<'_>) -> Result<(), Fault> {
-        let bits = choose_mask(
-            args,
-            &[
-                ("off", Self::OFF),
-                ("expired", Self::EXPIRED),
-                ("no-cache", Self::NO_CACHE),
-                ("no-store", Self::NO_STORE),
-                ("private", Self::PRIVATE),
-                ("no_last_modified", Self::NO_LAST_MODIFIED),
-                ("no_etag", Self::NO_ETAG),
-                ("auth", Self::AUTH),
-                ("any", Self::ANY),
-            ],
-        )?;
-        self.0 = if args.first { bits } else { self.0 | bits };
-        Ok(())
-    }
-
-    fn repeats(&self) -> bool {
-        true
-    }
-
-    fn takes(&self) -> RangeInclusive<usize> {
-        1..=usize::MAX
-    }
-
-    fn block(&self) -> bool {
-        false
-    }
+impl Choices for ProxiedWords {
+    const CHOICES: &'static [(&'static str, u32)] = &[
+        ("off", OFF),
+        ("expired", EXPIRED),
+        ("no-cache", NO_CACHE),
+        ("no-store", NO_STORE),
+        ("private", PRIVATE),
+        ("no_last_modified", NO_LAST_MODIFIED),
+        ("no_etag", NO_ETAG),
+        ("auth", AUTH),
+        ("any", ANY),
+    ];
+    const DEFAULT: u32 = OFF;
 }
 
 /// `gzip_disable`: browsers that get nothing compressed.
@@ -276,21 +234,6 @@ mod tests {
             "gzip q=1",
         ] {
             assert!(!accepts_gzip(no.as_bytes()), "{no}");
-        }
-    }
-
-    #[test]
-    fn old_explorers_are_told_apart() {
-        for (agent, old) in [
-            ("Mozilla/4.0 (compatible; MSIE 5.5; Windows)", true),
-            ("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)", true),
-            ("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1; SV1)", false),
-            ("Mozilla/4.0 (compatible; MSIE 7.0; Windows)", false),
-            ("Mozilla/4.0 (compatible; MSIE 6.0; Windows) Opera 9", false),
-            ("MSIE 6.", false),
-            ("curl", false),
-        ] {
-            assert_eq!(is_msie6(agent.as_bytes()), old, "{agent}");
         }
     }
 

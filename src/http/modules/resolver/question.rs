@@ -7,6 +7,7 @@ use hickory_proto::{
     rr::{DNSClass, Name, RData, Record, RecordType},
 };
 use std::{
+    cell::RefCell,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
@@ -78,23 +79,31 @@ pub(super) fn name(text: &str) -> Option<Name> {
 /// # Errors
 /// What a server answered instead of addresses. Two families are one question: an error of one is one of both.
 pub(super) async fn ask(servers: &NameServers, first: usize, name: &Name, log: &Log) -> Result<Answer, Failure> {
-    let ask = |wanted: bool, kind| async move {
-        match wanted {
-            true => Some(Asked::new(&servers.servers, name.clone(), kind, log).ask(first).await),
-            false => None,
+    let replies = RefCell::new(Vec::new());
+    let ask = |wanted: bool, kind| {
+        let replies = &replies;
+        async move {
+            if wanted {
+                let reply = Asked::new(&servers.servers, name.clone(), kind, log).ask(first).await;
+                replies.borrow_mut().push(reply);
+            }
         }
     };
-    let (v4, v6) = tokio::join!(ask(servers.ipv4, RecordType::A), ask(servers.ipv6, RecordType::AAAA));
-    combine(v4, v6)
+    tokio::join!(biased; ask(servers.ipv4, RecordType::A), ask(servers.ipv6, RecordType::AAAA));
+    combine(replies.into_inner())
 }
 
-fn combine(
-    v4: Option<Result<Vec<Record>, Failure>>,
-    v6: Option<Result<Vec<Record>, Failure>>,
-) -> Result<Answer, Failure> {
-    let records: Vec<Record> = [v6, v4].into_iter().flatten().collect::<Result<Vec<_>, _>>()?.concat();
+/// One answer of the replies, in the order they came. Where none has an address it is the last that decides, as in
+/// `ngx_resolver_process_a`: it may name another name to ask for, or nothing.
+fn combine(replies: Vec<Result<Vec<Record>, Failure>>) -> Result<Answer, Failure> {
+    let mut replies = replies.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let is_address = |record: &Record| matches!(record.data, RData::A(_) | RData::AAAA(_));
     let seconds = |record: &Record| if i32::try_from(record.ttl).is_ok() { record.ttl } else { 0 };
-    let ttl = records.iter().map(seconds).min().unwrap_or(0);
+    let ttl = replies.iter().flatten().map(seconds).min().unwrap_or(0);
+    if !replies.iter().flatten().any(is_address) {
+        replies = replies.pop().into_iter().collect();
+    }
+    let records = replies.concat();
     let (mut v4, mut v6, mut alias) = (Vec::new(), Vec::new(), None);
     for record in records {
         match record.data {
@@ -368,12 +377,18 @@ mod tests {
                 found(6, alias()),
                 Ok(Answer::Alias { target: name("other.example").unwrap(), ttl: 5 }),
             ),
+            (
+                Some(Ok(Vec::new())),
+                found(7, alias()),
+                Ok(Answer::Alias { target: name("other.example").unwrap(), ttl: 7 }),
+            ),
+            (found(7, alias()), Some(Ok(Vec::new())), Err(Failure::NotFound)),
             (None, Some(Ok(Vec::new())), Err(Failure::NotFound)),
             (found(9, v4()), failed(Failure::ServerFailure), Err(Failure::ServerFailure)),
             (failed(Failure::Refused), found(9, v6()), Err(Failure::Refused)),
         ] {
             let said = format!("{v4:?} {v6:?}");
-            assert_eq!(combine(v4, v6), answer, "{said}");
+            assert_eq!(combine([v4, v6].into_iter().flatten().collect()), answer, "{said}");
         }
     }
 

@@ -132,14 +132,11 @@ fn refer(text: &[u8], word: &Word, args: &Args<'_>) -> Handle {
 
 /// Whether a path is what the test asks for. A path that cannot be looked at is nothing.
 pub(super) fn test_file(exchange: &Exchange, test: FileTest, path: &[u8]) -> bool {
-    let metadata = match files::stat(path) {
+    let metadata = match files::stat_allowed(exchange, path) {
         Ok(metadata) => metadata,
-        Err(error) => {
-            let usual = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-                || error.raw_os_error() == Some(libc::ENAMETOOLONG);
-            if !usual {
-                let path = String::from_utf8_lossy(path);
-                exchange.log(Level::Crit, &format!("stat() \"{path}\" failed ({})", files::errno(&error)));
+        Err(failed) => {
+            if !failed.usual() {
+                exchange.log(Level::Crit, &failed.text(path));
             }
             return false;
         }
