@@ -1,11 +1,7 @@
 //! nginx's command line: the flags, their faults, and the texts of `-h`, `-v` and `-V` (`ngx_get_options`).
 
-use std::{
-    ffi::{OsStr, OsString},
-    io::Write,
-    os::unix::ffi::OsStrExt,
-    process::ExitCode,
-};
+use clap::error::{ContextKind, ErrorKind};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use crate::process::{self, Invocation, Options, Order, Program, profile::Profile, worker};
 
@@ -78,89 +74,78 @@ pub struct Asked {
     pub options: Options,
 }
 
-/// Reads the flags behind the program's name. They may stand together (`-tq`) and hold their value (`-cfile`).
-/// The fault is what nginx prints behind `nginx: `.
+/// The flags as clap reads them: together (`-tq`), with their value (`-cfile`), each as often as one likes. nginx has no
+/// long ones.
+#[derive(Debug, clap::Parser)]
+#[command(disable_help_flag = true, disable_version_flag = true, args_override_self = true)]
+struct Flags {
+    #[arg(short = 'h', short_alias = '?', long)]
+    help: bool,
+    #[arg(short = 'v', long)]
+    version: bool,
+    #[arg(short = 'V')]
+    configure: bool,
+    #[arg(short = 't', long)]
+    test: bool,
+    #[arg(short = 'T')]
+    dump: bool,
+    #[arg(short = 'q')]
+    quiet: bool,
+    #[arg(short = 's', value_parser = order, allow_hyphen_values = true)]
+    signal: Option<Order>,
+    #[arg(short = 'p', allow_hyphen_values = true)]
+    prefix: Option<OsString>,
+    #[arg(short = 'e', allow_hyphen_values = true)]
+    error_log: Option<OsString>,
+    #[arg(short = 'c', allow_hyphen_values = true)]
+    conf: Option<OsString>,
+    #[arg(short = 'g', allow_hyphen_values = true)]
+    globals: Option<OsString>,
+}
+
+/// The value of `-s`.
+fn order(name: &str) -> Result<Order, String> {
+    Order::named(name.as_bytes()).ok_or_else(|| format!("-s {name}"))
+}
+
+/// Reads the flags behind the program's name. The fault is what nginx prints behind `nginx: `.
 pub fn parse(arguments: &[OsString]) -> Result<Asked, Vec<u8>> {
-    let mut asked = Asked::default();
-    let mut rest = arguments.iter().skip(1);
-    while let Some(argument) = rest.next() {
-        if let Some(flag) = long_flag(argument) {
-            set_flag(&mut asked, flag);
-            continue;
-        }
-        let Some((b'-', mut flags)) = argument.as_bytes().split_first().map(|(first, flags)| (*first, flags)) else {
-            return Err(invalid(argument.as_bytes()));
-        };
-        while let Some((&flag, behind)) = flags.split_first() {
-            flags = behind;
-            if set_flag(&mut asked, flag) {
-                continue;
-            }
-            let Some(needed) = needed_value(flag) else { return Err(invalid(&[flag])) };
-            let value =
-                if behind.is_empty() { rest.next().map(OsString::as_os_str) } else { Some(OsStr::from_bytes(behind)) };
-            let Some(value) = value else {
-                return Err(format!("option \"-{}\" requires {needed}", char::from(flag)).into_bytes());
-            };
-            set_value(&mut asked.options, flag, value)?;
-            break;
-        }
-    }
-    Ok(asked)
+    let flags = <Flags as clap::Parser>::try_parse_from(arguments).map_err(|error| fault(&error))?;
+    let to_stderr = |path: OsString| if path == "stderr" { OsString::new() } else { path };
+    Ok(Asked {
+        version: flags.version || flags.configure || flags.help,
+        configure: flags.configure,
+        help: flags.help,
+        options: Options {
+            test: flags.test || flags.dump,
+            dump: flags.dump,
+            quiet: flags.quiet,
+            order: flags.signal,
+            prefix: flags.prefix,
+            error_log: flags.error_log.map(to_stderr),
+            conf: flags.conf,
+            globals: flags.globals,
+        },
+    })
 }
 
-/// Flags that are words; nginx has none.
-fn long_flag(argument: &OsStr) -> Option<u8> {
-    match argument.as_bytes() {
-        b"--test" => Some(b't'),
-        b"--help" => Some(b'h'),
-        b"--version" => Some(b'v'),
-        _ => None,
+/// What clap found wrong, in nginx's words.
+fn fault(error: &clap::Error) -> Vec<u8> {
+    let context = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let argument = context(ContextKind::InvalidArg);
+    let flag = argument.strip_prefix('-').unwrap_or(&argument).chars().next();
+    let needed = match flag {
+        Some('p') => "directory name",
+        Some('e' | 'c') => "file name",
+        _ => "parameter",
+    };
+    match (error.kind(), flag) {
+        (ErrorKind::InvalidValue, Some(flag)) => format!("option \"-{flag}\" requires {needed}"),
+        (ErrorKind::ValueValidation, _) => format!("invalid option: \"-s {}\"", context(ContextKind::InvalidValue)),
+        (_, Some(flag)) if argument.starts_with('-') => format!("invalid option: \"{flag}\""),
+        _ => format!("invalid option: \"{argument}\""),
     }
-}
-
-/// A flag without a value; false when it is none.
-fn set_flag(asked: &mut Asked, flag: u8) -> bool {
-    match flag {
-        b'?' | b'h' => (asked.version, asked.help) = (true, true),
-        b'v' => asked.version = true,
-        b'V' => (asked.version, asked.configure) = (true, true),
-        b't' => asked.options.test = true,
-        b'T' => (asked.options.test, asked.options.dump) = (true, true),
-        b'q' => asked.options.quiet = true,
-        _ => return false,
-    }
-    true
-}
-
-/// The value a flag must have, as nginx calls it when it is missing.
-fn needed_value(flag: u8) -> Option<&'static str> {
-    match flag {
-        b'p' => Some("directory name"),
-        b'e' | b'c' => Some("file name"),
-        b'g' | b's' => Some("parameter"),
-        _ => None,
-    }
-}
-
-fn set_value(options: &mut Options, flag: u8, value: &OsStr) -> Result<(), Vec<u8>> {
-    let owned = Some(value.to_owned());
-    match flag {
-        b'p' => options.prefix = owned,
-        b'e' if value == "stderr" => options.error_log = Some(OsString::new()),
-        b'e' => options.error_log = owned,
-        b'c' => options.conf = owned,
-        b'g' => options.globals = owned,
-        _ => {
-            let order = Order::named(value.as_bytes());
-            options.order = Some(order.ok_or_else(|| invalid(&[b"-s ", value.as_bytes()].concat()))?);
-        }
-    }
-    Ok(())
-}
-
-fn invalid(what: &[u8]) -> Vec<u8> {
-    [b"invalid option: \"", what, b"\""].concat()
+    .into_bytes()
 }
 
 /// The text of `-v`, `-V` and `-h`.
@@ -236,7 +221,7 @@ mod tests {
     #[test]
     fn of_several_g_the_last_counts() {
         let options = parsed(&["-g", "daemon off;", "-g", "master_process off;"]).unwrap().options;
-        assert_eq!(options.globals.as_deref(), Some(OsStr::new("master_process off;")));
+        assert_eq!(options.globals.as_deref(), Some(std::ffi::OsStr::new("master_process off;")));
     }
 
     #[test]

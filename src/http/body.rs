@@ -345,6 +345,13 @@ impl RequestBody {
         }
     }
 
+    /// Leaves the file of the body to whoever has taken it away.
+    pub fn release_file(&mut self) {
+        if let Read::File { name: Some(name), .. } = &mut self.read {
+            name.release();
+        }
+    }
+
     /// The length, once it was read whole.
     pub fn length(&self) -> Option<u64> {
         match &self.read {

@@ -25,6 +25,11 @@ impl BodyFile {
     pub fn name(&self) -> &[u8] {
         &self.name
     }
+
+    /// Somebody has taken it away.
+    pub fn release(&mut self) {
+        self.remove = None;
+    }
 }
 
 impl Drop for BodyFile {

@@ -16,16 +16,48 @@ use super::{
     response::Response,
     special,
 };
-use crate::observe::error_log::Level;
+use crate::{observe::error_log::Level, upstream::pass};
 use bytes::Bytes;
 use std::sync::Arc;
 
 /// Answers a request. `None`: the connection is to be closed without a word.
 pub async fn answer(exchange: &mut Exchange) -> Option<Response> {
-    // post-read
-    realip::replace(exchange);
-    let ended = phases(exchange, Entry::Server).await;
+    let ended = match early_body(exchange).await {
+        Phase::Continue(()) => {
+            // post-read
+            realip::replace(exchange);
+            phases(exchange, Entry::Server).await
+        }
+        ended => ended,
+    };
     conclude(exchange, ended).await
+}
+
+/// `client_body_early_read`: reads the body before anything else (`ngx_http_read_early_body`).
+async fn early_body(exchange: &mut Exchange) -> Phase {
+    if !exchange.location.settings.core.client_body_early_read.test(exchange) {
+        return Phase::Continue(());
+    }
+    test_size(exchange)?;
+    Box::pin(pass::read_body(exchange, false)).await
+}
+
+/// `post_action`: goes through another location behind the answer; nobody gets what that says (`ngx_http_post_action`).
+pub async fn post_action(exchange: &mut Exchange) {
+    while let Some(target) = exchange.location.settings.core.post_action.clone() {
+        let redirect = match target.starts_with(b"/") {
+            true => Redirect::Path { path: target, args: Bytes::new() },
+            false => Redirect::Named(target),
+        };
+        let Ok(entry) = follow(exchange, redirect) else { return };
+        let ended = phases(exchange, entry).await;
+        // What a redirect within it would show is as little wanted as what it says itself.
+        if let Phase::Break(Break::Redirect(redirect)) = ended
+            && let Ok(entry) = follow(exchange, redirect)
+        {
+            let _ = phases(exchange, entry).await;
+        }
+    }
 }
 
 /// Answers a request of the server's own (`ngx_http_handler`).
@@ -174,7 +206,13 @@ fn find_location(exchange: &mut Exchange) -> Phase {
     {
         exchange.location = Arc::clone(&except.level);
     }
-    if exchange.body.too_large(exchange.location.settings.core.client_max_body_size.0) {
+    test_size(exchange)
+}
+
+/// `client_max_body_size`, against what the head announces.
+fn test_size(exchange: &Exchange) -> Phase {
+    let max = exchange.location.settings.core.client_max_body_size.0;
+    if exchange.body.too_large(max) || max != 0 && exchange.body.received() > max {
         let length = exchange.head.content_length.unwrap_or(0);
         exchange.log(Level::Err, &format!("client intended to send too large body: {length} bytes"));
         return Phase::Break(Break::Status(413));

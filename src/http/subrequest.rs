@@ -40,5 +40,9 @@ pub async fn answer(mut exchange: Exchange) -> Option<Answered> {
     let response = answer.await?;
     exchange.sent.status = response.status;
     exchange.sent.text = super::response::preview(&exchange, &response);
+    if exchange.location.settings.core.log_subrequest {
+        exchange.sent.total = exchange.connection.side.sent_now();
+        pipeline::log(&exchange);
+    }
     Some(Answered { exchange, response })
 }

@@ -263,7 +263,8 @@ impl Worker {
             return;
         }
         let serial = SERIAL.fetch_add(1, Relaxed);
-        let connection = Connection::new(Rc::clone(self), http, listener, serial, local, remote);
+        let mut connection = Connection::new(Rc::clone(self), http, listener, serial, local, remote);
+        connection.descriptor = stream.descriptor();
         self.connections.set(self.connections.get() + 1);
         self.counts.active.fetch_add(1, Relaxed);
         let open = Open { worker: Rc::clone(self), serial };

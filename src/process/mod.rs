@@ -30,6 +30,7 @@ mod signals;
 mod sockets;
 mod start;
 mod sys;
+mod tcp;
 mod title;
 mod user;
 pub mod worker;
@@ -42,4 +43,5 @@ pub use self::{
     program::{Opened, Program, Reading, Ready, Report},
     resources::{Call, Facts, ReadError, Recorder, Resources},
     start::run,
+    tcp::{TcpInfo, tcp_info},
 };

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::values::{Address, ip_text},
     observe::error_log::{self, Level},
-    upstream::{connect, wire::proxy_protocol},
+    upstream::wire::proxy_protocol,
 };
 use hyper::server::conn::http1;
 use service::Service;
@@ -38,9 +38,29 @@ use tokio::{
 };
 
 /// What a connection is made of.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// The socket's number, where there is one.
+    fn descriptor(&self) -> Option<i32> {
+        None
+    }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Stream for S {}
+    /// Closing it will not wait for anything (`SO_LINGER` of 0).
+    fn reset_when_closed(&self) {}
+}
+
+impl Stream for tokio::net::TcpStream {
+    fn descriptor(&self) -> Option<i32> {
+        Some(std::os::fd::AsRawFd::as_raw_fd(self))
+    }
+
+    fn reset_when_closed(&self) {
+        // It is closed one way or the other.
+        let _ = socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+impl Stream for tokio::net::UnixStream {}
+impl Stream for tokio::io::DuplexStream {}
 
 /// A client's connection, as requests on it see it.
 pub struct Connection {
@@ -55,6 +75,12 @@ pub struct Connection {
     pub broken: Cell<bool>,
     /// The request under way ends if the client leaves.
     pub abortable: Cell<bool>,
+    /// The client was waited for too long, or is told nothing (`return 444`).
+    timed_out: Cell<bool>,
+    /// … and `reset_timedout_connection` is on: no memory is kept for what it may still say.
+    reset: Cell<bool>,
+    /// The socket's number, for what the system knows of it.
+    pub descriptor: Option<i32>,
     /// What the PROXY protocol said of the client.
     pub proxied: OnceCell<Box<proxy_protocol::Header>>,
     http: RefCell<(Arc<Http>, Arc<Listener>)>,
@@ -90,6 +116,9 @@ impl Connection {
             side: ServerSide::default(),
             broken: Cell::new(false),
             abortable: Cell::new(false),
+            timed_out: Cell::new(false),
+            reset: Cell::new(false),
+            descriptor: None,
             proxied: OnceCell::new(),
             http: RefCell::new((http, listener)),
             local,
@@ -212,14 +241,25 @@ impl Connection {
         *self.finishing.borrow_mut() = Some(exchange);
     }
 
-    /// Logs the request that has ended, if one has.
-    fn settle(&self) -> Option<wait::Keep> {
+    /// Logs the request that has ended, if one has, when its `post_action` is over.
+    async fn settle(&self) -> Option<wait::Keep> {
         let mut exchange = self.finishing.borrow_mut().take()?;
+        if exchange.location.settings.core.post_action.is_some() {
+            Box::pin(pipeline::post_action(&mut exchange)).await;
+        }
+        Some(self.log_request(&mut exchange))
+    }
+
+    /// Logs a request that has ended.
+    fn log_request(&self, exchange: &mut Exchange) -> wait::Keep {
         self.worker.clock.update();
         exchange.sent.total = self.side.sent_now();
-        pipeline::log(&exchange);
+        pipeline::log(exchange);
         let core = &exchange.location.settings.core;
-        Some(wait::Keep { timeout: core.keepalive_timeout.timeout, least: core.keepalive_min_timeout.0 })
+        if self.timed_out.get() && core.reset_timedout_connection {
+            self.reset.set(true);
+        }
+        wait::Keep { timeout: core.keepalive_timeout.timeout, least: core.keepalive_min_timeout.0 }
     }
 
     /// Writes a line about the connection to its default server's error log.
@@ -271,7 +311,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
         let outcome = drive(conn.as_mut(), &handle, &connection).await;
         connection.worker.counts.writing.fetch_sub(1, Relaxed);
         match outcome {
-            Outcome::Next => match connection.settle() {
+            Outcome::Next => match connection.settle().await {
                 Some(keep) if !connection.broken.get() => idle = wait::Idle::Between(keep),
                 _ => return,
             },
@@ -283,12 +323,14 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                     // On the heap, so that an idle connection does not carry it.
                     Some(switch) => {
                         Box::pin(service::tunnel(&handle, &connection, switch)).await;
-                        connection.settle();
+                        connection.settle().await;
                     }
                     None => {
                         // The log has its line before the client sees the end.
-                        connection.settle();
-                        if linger {
+                        connection.settle().await;
+                        if connection.reset.get() {
+                            handle.with_stream(Stream::reset_when_closed);
+                        } else if linger {
                             Box::pin(close::linger(&handle, &connection)).await;
                         }
                     }
@@ -304,8 +346,10 @@ struct End(Rc<Connection>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        if self.0.serial < self.0.worker.expired.get() {
-            self.0.settle();
+        if self.0.serial < self.0.worker.expired.get()
+            && let Some(mut exchange) = self.0.finishing.take()
+        {
+            self.0.log_request(&mut exchange);
         }
     }
 }
@@ -337,6 +381,7 @@ async fn drive<S: Stream>(
             return Poll::Ready(Outcome::End { linger: false });
         }
         if stall.poll(cx, connection).is_ready() {
+            connection.timed_out.set(true);
             connection.log(Level::Info, "client timed out (110: Connection timed out) while sending to client");
             return Poll::Ready(Outcome::End { linger: false });
         }
@@ -370,8 +415,3 @@ impl Stall {
     }
 }
 
-/// A stream to a peer is a stream like any other.
-const _: fn() = || {
-    fn is_stream<S: Stream>() {}
-    is_stream::<connect::Stream>();
-};

@@ -142,6 +142,9 @@ fn send(
         if exchange.sent.status == 0 {
             exchange.sent.status = 444;
         }
+        if matches!(exchange.sent.status, 408 | 444) {
+            connection.timed_out.set(true);
+        }
         connection.broken.set(true);
         connection.finished(exchange);
         return Err(NoAnswer);

@@ -94,6 +94,7 @@ modules! {
     autoindex,
     charset,
     core,
+    dav,
     empty_gif,
     error_log,
     error_page,

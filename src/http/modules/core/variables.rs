@@ -1,8 +1,11 @@
 //! The variables of the core: what was asked, who asked, what was answered, and the time.
 
-use crate::http::{
-    exchange::Exchange,
-    variables::{Prefixed, Variable},
+use crate::{
+    http::{
+        exchange::Exchange,
+        variables::{Prefixed, Variable},
+    },
+    process::TcpInfo,
 };
 use bytes::Bytes;
 use std::io::Write;
@@ -64,6 +67,10 @@ pub(super) const VARIABLES: &[Variable] = &[
         write_to(out, format_args!("{}.{:03}", ms / 1000, ms % 1000))
     }),
     Variable::new("pipe", |ex, out| put(out, if ex.connection.pipelined() { b"p" } else { b"." })),
+    Variable::new("tcpinfo_rtt", |ex, out| tcp_info(ex, |info| info.rtt, out)),
+    Variable::new("tcpinfo_rttvar", |ex, out| tcp_info(ex, |info| info.rttvar, out)),
+    Variable::new("tcpinfo_snd_cwnd", |ex, out| tcp_info(ex, |info| info.snd_cwnd, out)),
+    Variable::new("tcpinfo_rcv_space", |ex, out| tcp_info(ex, |info| info.rcv_space, out)),
     Variable::new("status", |ex, out| {
         let error = if ex.error_status == 0 { 0 } else { ex.overwritten_status.unwrap_or(ex.error_status) };
         let status = match (error, ex.sent.status) {
@@ -234,6 +241,12 @@ fn request_id(ex: &Exchange, out: &mut Vec<u8>) -> bool {
         id
     });
     put(out, id)
+}
+
+/// What the system has measured of the client's connection; none where it is not TCP.
+fn tcp_info(ex: &Exchange, pick: fn(&TcpInfo) -> u32, out: &mut Vec<u8>) -> bool {
+    let info = ex.connection.descriptor.and_then(crate::process::tcp_info);
+    info.is_some_and(|info| number(out, pick(&info).into()))
 }
 
 fn set_args(ex: &mut Exchange, value: Bytes) {

@@ -14,7 +14,7 @@ use crate::{
         body_file, dates,
         exchange::{Exchange, Method},
         files,
-        phase::{Break, Phase, status},
+        phase::{Phase, status},
         response::Response,
         uri::{Escape, escaped},
     },
@@ -128,23 +128,22 @@ async fn put(exchange: &mut Exchange) -> Phase {
         access: conf.access.0,
         folders: conf.create_full_put_path.then(|| conf.access.of_folder()),
         modified: exchange.field("date").and_then(dates::parse_http_time),
-        // It goes with the body.
-        remove: false,
     };
-    match away(exchange, move |log| tree::place(log, &temporary, &path, &placing)).await {
-        Some(Ok(())) if found.is_ok() => status(204),
-        Some(Ok(())) => created(exchange),
-        Some(Err(())) | None => status(500),
-    }
+    let Some(Ok(())) = away(exchange, move |log| tree::place(log, &temporary, &path, &placing)).await else {
+        return status(500);
+    };
+    exchange.body.release_file();
+    if found.is_ok() { status(204) } else { created(exchange) }
 }
 
 /// `DELETE`
 async fn delete(exchange: &Exchange) -> Result<u16, u16> {
     refuse_body(exchange, "DELETE with body is unsupported")?;
     let least = exchange.location.settings.dav.min_delete_depth;
-    let depth = depth(&exchange.path);
-    if least > 0 && depth < least {
-        exchange.log(Level::Err, &format!("insufficient URI depth:{depth} to DELETE"));
+    let slashes = exchange.path.iter().filter(|byte| **byte == b'/').count();
+    // Behind the last of them something has to stand.
+    if least > 0 && slashes - usize::from(exchange.path.ends_with(b"/")) < least {
+        exchange.log(Level::Err, &format!("insufficient URI depth:{slashes} to DELETE"));
         return Err(409);
     }
     let mut path = files::path(exchange, &exchange.path).ok_or(500_u16)?;
@@ -170,12 +169,6 @@ async fn delete(exchange: &Exchange) -> Result<u16, u16> {
         return Err(400);
     }
     away(exchange, move |log| tree::delete(log, &path, folder)).await.unwrap_or(Err(500)).map(|()| 204)
-}
-
-/// How many elements a path has; what stands behind the last `/` counts.
-fn depth(path: &[u8]) -> usize {
-    let slashes = path.iter().filter(|byte| **byte == b'/').count();
-    slashes - usize::from(path.ends_with(b"/"))
 }
 
 /// `MKCOL`

@@ -80,7 +80,7 @@ impl Transfer {
             return self.folder(log);
         }
         if self.moves {
-            let placing = Placing { access: 0, folders: Some(self.folders), modified: None, remove: false };
+            let placing = Placing { access: 0, folders: Some(self.folders), modified: None };
             tree::place(log, &self.from, &self.to, &placing).map_err(|()| 500_u16)?;
         } else {
             tree::copy_file(log, &self.from, &self.to, None, None).map_err(|()| 500_u16)?;

@@ -51,23 +51,10 @@ pub(super) struct Placing {
     pub(super) folders: Option<u32>,
     /// Seconds since the epoch: when it was changed.
     pub(super) modified: Option<i64>,
-    /// What could not be put in its place goes.
-    pub(super) remove: bool,
 }
 
 /// Puts a file in its place, on another device as well (`ngx_ext_rename_file`).
 pub(super) fn place(log: &mut Log, from: &[u8], to: &[u8], placing: &Placing) -> Result<(), ()> {
-    let placed = try_place(log, from, to, placing);
-    if placed.is_err()
-        && placing.remove
-        && let Err(error) = fs::remove_file(bytes_to_path(from))
-    {
-        log.failed(Level::Crit, "unlink()", from, &error);
-    }
-    placed
-}
-
-fn try_place(log: &mut Log, from: &[u8], to: &[u8], placing: &Placing) -> Result<(), ()> {
     if placing.access != 0
         && let Err(error) = fs::set_permissions(bytes_to_path(from), fs::Permissions::from_mode(placing.access))
     {

@@ -8,7 +8,6 @@ use crate::{
     syntax::{Fault, Word},
 };
 use std::{
-    io::ErrorKind,
     ops::RangeInclusive,
     os::unix::fs::{FileTypeExt, MetadataExt},
     sync::Arc,
