@@ -35,7 +35,9 @@ pub trait Slot {
     fn takes(&self) -> RangeInclusive<usize>;
 
     /// See [`FromArgs::BLOCK`].
-    fn block(&self) -> bool;
+    fn block(&self) -> bool {
+        false
+    }
 }
 
 /// Set at most once per level, inherited by the levels below.

@@ -1,7 +1,7 @@
 //! Bodies: what an answer is made of, and what a client sent.
 
 use super::{arriving::Arriving, body_file::BodyFile, connection::Connection, exchange::Exchange, limit_rate::Pace};
-use crate::upstream::body::UpstreamBody;
+use crate::{observe::error_log::Level, upstream::body::UpstreamBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
@@ -28,6 +28,7 @@ pub enum Body {
     Parts(std::vec::IntoIter<Body>, Box<Body>),
     Upstream(Box<UpstreamBody>),
     Charset(Box<super::modules::charset::CharsetBody>),
+    Gunzip(Box<super::modules::gunzip::GunzipBody>),
     Gzip(Box<super::modules::gzip::GzipBody>),
     Sub(Box<super::modules::sub_filter::SubBody>),
 }
@@ -42,6 +43,9 @@ pub enum BodyError {
     Truncated,
     #[error(transparent)]
     Upstream(#[from] crate::upstream::Failure),
+    /// What was to be made of it could not be; the text is for the log.
+    #[error("{0}")]
+    Filter(String),
 }
 
 impl std::fmt::Debug for Body {
@@ -53,6 +57,7 @@ impl std::fmt::Debug for Body {
             Self::Parts(..) => "Parts",
             Self::Upstream(_) => "Upstream",
             Self::Charset(_) => "Charset",
+            Self::Gunzip(_) => "Gunzip",
             Self::Gzip(_) => "Gzip",
             Self::Sub(_) => "Sub",
         })
@@ -87,6 +92,7 @@ impl Body {
             },
             Self::Upstream(body) => body.poll_next(cx),
             Self::Charset(body) => body.poll_next(cx),
+            Self::Gunzip(body) => body.poll_next(cx),
             Self::Gzip(body) => body.poll_next(cx),
             Self::Sub(body) => body.poll_next(cx),
         }
@@ -97,6 +103,7 @@ impl Body {
         match self {
             Self::Upstream(body) => Some(body),
             Self::Charset(body) => body.inner().upstream(),
+            Self::Gunzip(body) => body.inner().upstream(),
             Self::Gzip(body) => body.inner().upstream(),
             Self::Sub(body) => body.inner().upstream(),
             _ => None,
@@ -128,7 +135,7 @@ impl Body {
             Self::Parts(rest, current) => rest.len() == 0 && current.is_empty(),
             Self::Charset(body) => body.inner().is_empty(),
             Self::Sub(body) => body.is_empty(),
-            Self::Bytes(_) | Self::Gzip(_) => false,
+            Self::Bytes(_) | Self::Gunzip(_) | Self::Gzip(_) => false,
         }
     }
 }
@@ -227,6 +234,9 @@ impl hyper::body::Body for Outgoing {
             Some(Ok(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             Some(Err(error)) => {
                 if let Some(exchange) = &this.exchange {
+                    if let BodyError::Filter(text) = &error {
+                        exchange.log(Level::Err, text);
+                    }
                     exchange.connection.broken.set(true);
                 }
                 // hyper throws away what it has not written yet when a body fails; asked again, it has written it.

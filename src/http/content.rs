@@ -3,7 +3,7 @@
 use super::{
     exchange::Exchange,
     files,
-    modules::{Settings, autoindex, dav, empty_gif, index, proxy, random_index, static_files, stub_status, uwsgi},
+    modules::{Settings, autoindex, dav, empty_gif, gzip_static, index, proxy, random_index, static_files, stub_status, uwsgi},
     phase::{Break, Phase},
 };
 use crate::observe::error_log::Level;
@@ -53,6 +53,7 @@ pub async fn answer(exchange: &mut Exchange) -> Phase {
             index::content(exchange).await?;
             autoindex::content(exchange).await?;
             dav::content(exchange).await?;
+            gzip_static::content(exchange).await?;
             static_files::content(exchange).await?;
             Phase::Break(Break::Status(nobody(exchange)))
         }

@@ -8,7 +8,7 @@ use super::{
     level::{Location, Server},
     modules::{State, rewrite},
     regex::{self, Regex},
-    variables::Definition,
+    variables::{Change, Definition},
 };
 use crate::{
     config::Handle,
@@ -281,6 +281,7 @@ impl Exchange {
         child.pristine = false;
         child.depth = self.depth + 1;
         child.state.realip.clone_from(&self.state.realip);
+        child.state.userid = self.state.userid.inside(&self.location.settings.userid);
         child.take_values(self);
         child
     }
@@ -334,7 +335,7 @@ impl Exchange {
     pub fn set_variable(&mut self, handle: Handle, value: Bytes) {
         let http = Arc::clone(&self.http);
         if let Definition::Builtin(variable) = &http.variables[handle.0 as usize]
-            && let Some(set) = variable.set
+            && let Change::By(set) = variable.change
         {
             set(self, value);
             return;

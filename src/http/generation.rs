@@ -49,7 +49,7 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
     let names = scope.names(Kind::Variable).into_iter().enumerate();
     let handle = |at: usize| Handle(u32::try_from(at).unwrap_or(u32::MAX));
     let variable_names = names.map(|(at, named)| (named.name, handle(at))).collect();
-    modules::limit_req::check_zones(scope);
+    super::limit_zone::check_zones(scope);
     let listeners = listener::collect(&levels.servers, scope).into_iter().map(Arc::new).collect();
     Http {
         upstreams: modules::upstream::groups(&settings.upstream, scope),

@@ -59,10 +59,6 @@ impl Slot for MediaTypes {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=usize::MAX
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

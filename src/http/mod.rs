@@ -14,6 +14,7 @@ pub mod generation;
 pub mod heads;
 pub mod level;
 pub mod limit_rate;
+pub mod limit_zone;
 pub mod listener;
 pub mod location_tree;
 pub mod media_types;

@@ -280,7 +280,9 @@ async fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Resp
     if main {
         super::not_modified::filter(exchange, &mut response)?;
         headers::filter(exchange, &mut response);
+        super::modules::userid::filter(exchange, &mut response);
     }
+    super::modules::gunzip::filter(exchange, &mut response);
     let joined = addition::filter(exchange, &mut response);
     super::modules::sub_filter::filter(exchange, &mut response);
     super::modules::charset::filter(exchange, &mut response);

@@ -13,23 +13,43 @@ pub struct Variable {
     pub name: &'static str,
     /// Appends the value; false when the request has none (nginx's `not_found`).
     pub get: fn(&Exchange, &mut Vec<u8>) -> bool,
-    /// What `set` does to it; `None` for those that `set` must not touch.
-    pub set: Option<fn(&mut Exchange, Bytes)>,
+    /// What becomes of it when the configuration gives it a value of its own.
+    pub change: Change,
+}
+
+/// Whether `set`, `map` and captures may name a room's variable (`NGX_HTTP_VAR_CHANGEABLE`).
+#[derive(Clone, Copy)]
+pub enum Change {
+    /// They may not.
+    Never,
+    /// It has the value it was last given.
+    Kept,
+    /// `set` does this.
+    By(fn(&mut Exchange, Bytes)),
 }
 
 impl Variable {
     /// A variable that can only be read.
     pub const fn new(name: &'static str, get: fn(&Exchange, &mut Vec<u8>) -> bool) -> Self {
-        Self { name, get, set: None }
+        Self { name, get, change: Change::Never }
     }
 
-    /// A variable that `set` may change.
+    /// A variable that has another value once it is given one.
+    pub const fn changeable(name: &'static str, get: fn(&Exchange, &mut Vec<u8>) -> bool) -> Self {
+        Self { name, get, change: Change::Kept }
+    }
+
+    /// A variable that `set` does something with.
     pub const fn settable(
         name: &'static str,
         get: fn(&Exchange, &mut Vec<u8>) -> bool,
         set: fn(&mut Exchange, Bytes),
     ) -> Self {
-        Self { name, get, set: Some(set) }
+        Self { name, get, change: Change::By(set) }
+    }
+
+    fn is_fixed(&self) -> bool {
+        matches!(self.change, Change::Never)
     }
 }
 
@@ -93,27 +113,44 @@ pub fn family(name: &[u8]) -> Option<(&'static Prefixed, &[u8])> {
     modules::families().find_map(|family| name.strip_prefix(family.prefix.as_bytes()).map(|rest| (family, rest)))
 }
 
-/// Makes a name one that can be given values (`set`, captures).
+/// Makes a name one that a rule or a capture defines.
 ///
 /// # Errors
 /// nginx's fault for a variable that belongs to a room and may not be changed.
 pub fn define_stored(scope: &Scope<'_>, name: &[u8], at: crate::syntax::Span) -> Result<Handle, Fault> {
-    if builtin(name).is_some_and(|variable| variable.set.is_none()) {
-        return Err(Fault::at(at, [b"the duplicate \"", name, b"\" variable"].concat()));
-    }
+    changeable(name, at)?;
     Ok(scope.define(Kind::Variable, name, at).0)
 }
 
-/// Makes a name one that `set` gives values.
+/// Makes a name one that `set` gives values. What defines it otherwise goes before.
 ///
 /// # Errors
 /// As [`define_stored`].
 pub fn define_assigned(scope: &Scope<'_>, name: &[u8], at: crate::syntax::Span) -> Result<Handle, Fault> {
-    let name = name.to_ascii_lowercase();
-    if builtin(&name).is_some_and(|variable| variable.set.is_none()) {
-        return Err(Fault::at(at, [b"the duplicate \"", &name[..], b"\" variable"].concat()));
+    changeable(name, at)?;
+    Ok(scope.assign(Kind::Variable, name, at))
+}
+
+/// Makes a name one that is given values, and of which nobody is surprised that it has none; unless it is a room's.
+///
+/// # Errors
+/// As [`define_stored`].
+pub fn define_given(scope: &Scope<'_>, name: &[u8], at: crate::syntax::Span) -> Result<Handle, Fault> {
+    match builtin(&name.to_ascii_lowercase()) {
+        Some(_) => define_assigned(scope, name, at),
+        None => define_stored(scope, name, at),
     }
-    Ok(scope.assign(Kind::Variable, &name, at))
+}
+
+/// Refuses names that nothing but their room may give values (`ngx_http_add_variable`).
+fn changeable(name: &[u8], at: crate::syntax::Span) -> Result<(), Fault> {
+    if name.is_empty() {
+        return Err(Fault::at(at, "invalid variable name \"$\""));
+    }
+    if builtin(&name.to_ascii_lowercase()).is_some_and(Variable::is_fixed) {
+        return Err(Fault::at(at, [b"the duplicate \"", name, b"\" variable"].concat()));
+    }
+    Ok(())
 }
 
 /// What every name of this reading stands for, in the order of the handles. A name that nothing
@@ -125,11 +162,12 @@ pub fn resolve(scope: &Scope<'_>, computed: Vec<(Handle, Computed)>) -> Vec<Defi
         if let Some(computed) = computed.remove(&handle) {
             return Definition::Computed(computed);
         }
+        if named.defined.is_some() {
+            // Captures take the place of what a room says.
+            return Definition::Stored;
+        }
         if let Some(variable) = builtin(&named.name) {
             return Definition::Builtin(variable);
-        }
-        if named.defined.is_some() {
-            return Definition::Stored;
         }
         let family = family(&named.name).map(|(family, rest)| (family, Box::from(rest)));
         if named.assigned.is_some() {

@@ -14,9 +14,10 @@ use std::{
 
 use super::{
     errno::Errno,
-    log::{Level, Log, Output},
-    needs::{ErrorLog, Needs},
+    log::{Level, Log, Output, Sink},
+    needs::{ErrorLog, LogTarget, Needs},
     sys,
+    syslog::Syslog,
 };
 
 /// A log file that is open for appending. It stays the same object when the file is reopened, so who writes to it
@@ -95,11 +96,12 @@ pub(super) fn open_logs(needs: &Needs, log: &Log) -> Result<LogFiles, NotOpened>
 
 /// Where the `error_log` lines lead, loudest first, now that the files are open.
 pub(super) fn outputs(error_logs: &[ErrorLog], files: &LogFiles) -> Vec<Output> {
-    let file = |log: &ErrorLog| match &log.path {
-        Some(path) => files.get(path).cloned(),
-        None => LogFile::stderr().ok().map(Arc::new),
+    let sink = |log: &ErrorLog| match &log.target {
+        LogTarget::File(path) => files.get(path).cloned().map(Sink::File),
+        LogTarget::Stderr => LogFile::stderr().ok().map(Arc::new).map(Sink::File),
+        LogTarget::Syslog(need) => Some(Sink::Syslog(Arc::new(Syslog::new(need.clone())))),
     };
-    error_logs.iter().filter_map(|log| Some(Output { level: log.level, file: file(log)? })).collect()
+    error_logs.iter().filter_map(|log| Some(Output { level: log.level, sink: sink(log)?, json: log.json })).collect()
 }
 
 /// Opens every log again under its name and goes on with the new file (`ngx_reopen_files`). With `owner`, the files

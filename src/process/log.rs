@@ -11,7 +11,9 @@ use std::{
 use super::{
     errno::Errno,
     files::{self, LogFile},
+    line::Line,
     sys,
+    syslog::Syslog,
 };
 
 /// How loud a line is; smaller is worse (`NGX_LOG_*`).
@@ -41,13 +43,40 @@ impl Level {
             Self::Debug => "debug",
         }
     }
+
+    /// The same by syslog's numbers.
+    pub fn severity(self) -> u8 {
+        self as u8 - 1
+    }
 }
 
 /// One place lines go to, with the loudest level it still takes.
 #[derive(Clone, Debug)]
 pub(super) struct Output {
     pub level: Level,
-    pub file: Arc<LogFile>,
+    pub sink: Sink,
+    /// Each line is an object of JSON.
+    pub json: bool,
+}
+
+/// What takes the lines.
+#[derive(Clone, Debug)]
+pub(super) enum Sink {
+    File(Arc<LogFile>),
+    Syslog(Arc<Syslog>),
+}
+
+impl Output {
+    fn file(&self) -> Option<&LogFile> {
+        match &self.sink {
+            Sink::File(file) => Some(file),
+            Sink::Syslog(_) => None,
+        }
+    }
+
+    fn is_stderr(&self) -> bool {
+        self.file().is_some_and(LogFile::is_stderr)
+    }
 }
 
 /// The log of one process: its files, and the console while it is starting (`ngx_use_stderr`).
@@ -77,7 +106,8 @@ impl Log {
                 }
             }
         };
-        log.outputs.extend(file.ok().map(|file| Output { level, file: Arc::new(file) }));
+        let output = |file| Output { level, sink: Sink::File(Arc::new(file)), json: false };
+        log.outputs.extend(file.ok().map(output));
         log
     }
 
@@ -99,12 +129,12 @@ impl Log {
     /// The file of the first `error_log`, which standard error is pointed at (`ngx_log_redirect_stderr`); `None` when
     /// standard error is one of the logs.
     pub(crate) fn main_file(&self) -> Option<&LogFile> {
-        self.outputs.first().map(|output| &*output.file).filter(|_| !self.is_on_stderr())
+        self.outputs.iter().find_map(Output::file).filter(|_| !self.is_on_stderr())
     }
 
     /// Whether lines already appear on standard error, dated.
     pub(super) fn is_on_stderr(&self) -> bool {
-        self.outputs.iter().any(|output| output.file.is_stderr())
+        self.outputs.iter().any(Output::is_stderr)
     }
 
     /// Writes one line. Every file whose level allows it takes a dated line; the console takes
@@ -117,14 +147,15 @@ impl Log {
             captured.extend_from_slice(&console_line(level, text));
         }
         let mut console_has_it = false;
-        let mut line = Vec::new();
+        let line = Line::new(level, text);
         for output in self.outputs.iter().filter(|output| level <= output.level) {
-            if line.is_empty() {
-                line = dated_line(level, text);
-            }
+            let written = if output.json { line.json() } else { line.text() };
             // A log that cannot be written has nowhere to complain.
-            let _ = output.file.write(&line);
-            console_has_it |= output.file.is_stderr();
+            match &output.sink {
+                Sink::File(file) => _ = file.write(&written),
+                Sink::Syslog(syslog) => _ = syslog.send(Some(level.severity()), written.trim_ascii_end()),
+            }
+            console_has_it |= output.is_stderr();
         }
         if self.console && level <= Level::Warn && !console_has_it {
             let _ = std::io::stderr().write_all(&console_line(level, text));
@@ -162,26 +193,6 @@ fn console_line(level: Level, text: &[u8]) -> Vec<u8> {
     line
 }
 
-fn dated_line(level: Level, text: &[u8]) -> Vec<u8> {
-    let now = sys::local_time();
-    let mut line = format!(
-        "{:04}/{:02}/{:02} {:02}:{:02}:{:02} [{}] {}#{}: ",
-        now.year,
-        now.month,
-        now.day,
-        now.hour,
-        now.minute,
-        now.second,
-        level.name(),
-        std::process::id(),
-        sys::thread_id()
-    )
-    .into_bytes();
-    line.extend_from_slice(text);
-    line.push(b'\n');
-    line
-}
-
 impl AsFd for LogFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor()
@@ -193,19 +204,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_dated_and_names_process_and_thread() {
-        let line = String::from_utf8(dated_line(Level::Err, b"open() failed")).unwrap();
-        let pid = std::process::id();
-        assert_eq!((&line[4..5], &line[13..14]), ("/", ":"));
-        assert!(line[19..].starts_with(&format!(" [error] {pid}#")));
-        assert!(line.ends_with(": open() failed\n"));
-    }
-
-    #[test]
     fn a_file_takes_its_level_and_worse() {
         let path = std::env::temp_dir().join(format!("tidegate-log-{}", std::process::id()));
         let file = LogFile::new(path.clone(), files::open_for_append(&path).unwrap());
-        let log = Log::to(vec![Output { level: Level::Err, file: Arc::new(file) }]);
+        let log = Log::to(vec![Output { level: Level::Err, sink: Sink::File(Arc::new(file)), json: false }]);
         log.capture();
         log.write(Level::Warn, "quiet");
         log.write(Level::Emerg, "loud");

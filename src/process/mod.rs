@@ -18,6 +18,7 @@ mod daemon;
 mod errno;
 mod files;
 mod invocation;
+mod line;
 mod log;
 mod master;
 pub mod needs;
@@ -30,6 +31,7 @@ mod signals;
 mod sockets;
 mod start;
 mod sys;
+mod syslog;
 mod tcp;
 mod title;
 mod user;
@@ -39,9 +41,11 @@ pub use self::{
     errno::Errno,
     files::LogFile,
     invocation::{Invocation, Options, Order},
+    line::Line,
     log::{Level, console},
     program::{Opened, Program, Reading, Ready, Report},
     resources::{Call, Facts, ReadError, Recorder, Resources},
     start::run,
+    syslog::{Lost, Syslog},
     tcp::{TcpInfo, tcp_info},
 };

@@ -11,6 +11,8 @@ pub struct Needs {
     pub listeners: Vec<ListenerNeed>,
     /// Log files to append to, besides those of `error_logs`. Each is handed out by this path.
     pub logs: Vec<PathBuf>,
+    /// The syslog servers of access logs, and of error logs at any level.
+    pub syslogs: Vec<Syslog>,
     /// The main level's `error_log` lines; without any, nginx logs `error` and worse to the file of `-e` or the build.
     pub error_logs: Vec<ErrorLog>,
     /// Directories for temporary files, created for the worker's user with mode 0700 (`ngx_create_paths`).
@@ -36,6 +38,7 @@ impl Default for Needs {
         Self {
             listeners: Vec::new(),
             logs: Vec::new(),
+            syslogs: Vec::new(),
             error_logs: Vec::new(),
             directories: Vec::new(),
             pid: PathBuf::new(),
@@ -57,7 +60,10 @@ impl Needs {
 
     /// Every log file to open, each once.
     pub fn log_files(&self) -> Vec<PathBuf> {
-        let errors = self.error_logs.iter().filter_map(|log| log.path.as_ref());
+        let errors = self.error_logs.iter().filter_map(|log| match &log.target {
+            LogTarget::File(path) => Some(path),
+            LogTarget::Stderr | LogTarget::Syslog(_) => None,
+        });
         let mut files: Vec<PathBuf> = Vec::new();
         for path in errors.chain(&self.logs) {
             if !files.contains(path) {
@@ -71,9 +77,33 @@ impl Needs {
 /// One `error_log` line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ErrorLog {
-    /// The file; `None` for `stderr`.
-    pub path: Option<PathBuf>,
+    pub target: LogTarget,
     pub level: Level,
+    /// Each line is an object of JSON.
+    pub json: bool,
+}
+
+/// Where an `error_log` leads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogTarget {
+    Stderr,
+    File(PathBuf),
+    Syslog(Syslog),
+}
+
+/// A syslog server, and under which name lines are sent to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Syslog {
+    /// `server=`
+    pub endpoint: Endpoint,
+    /// `facility=`, by its number.
+    pub facility: u8,
+    /// `severity=` of lines that have none themselves, by its number: 0 is `emerg`.
+    pub severity: u8,
+    /// `tag=`
+    pub tag: Vec<u8>,
+    /// The machine's name, unless `nohostname` leaves it out.
+    pub host_name: Option<Vec<u8>>,
 }
 
 /// A socket to listen on and its options.
@@ -278,8 +308,8 @@ mod tests {
         let needs = Needs {
             logs: vec!["/b".into(), "/a".into()],
             error_logs: vec![
-                ErrorLog { path: Some("/a".into()), level: Level::Err },
-                ErrorLog { path: None, level: Level::Err },
+                ErrorLog { target: LogTarget::File("/a".into()), level: Level::Err, json: false },
+                ErrorLog { target: LogTarget::Stderr, level: Level::Err, json: false },
             ],
             ..Needs::default()
         };

@@ -73,11 +73,17 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Opened {
     pub(super) logs: LogFiles,
+    pub(super) syslogs: Syslogs,
 }
 
 impl Opened {
     /// The log the configuration names by this path.
     pub fn log(&self, path: &std::path::Path) -> Option<Arc<LogFile>> {
         self.logs.get(path).cloned()
+    }
+
+    /// Who sends to a syslog server that the needs name.
+    pub fn syslog(&self, need: &needs::Syslog) -> Option<Arc<Syslog>> {
+        self.syslogs.get(need).cloned()
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct LocalTime {
     pub hour: i32,
     pub minute: i32,
     pub second: i32,
+    /// Seconds east of Greenwich.
+    pub offset: i64,
 }
 
 /// How a child ended.
@@ -178,11 +180,12 @@ pub(super) fn kernel() -> String {
 }
 
 /// Now, in the zone of `TZ`.
-pub(super) fn local_time() -> LocalTime {
+pub(super) fn local_time(at: std::time::SystemTime) -> LocalTime {
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = libc::time_t::try_from(since.as_secs()).unwrap_or(libc::time_t::MAX);
     // SAFETY: `tm` is plain data that `localtime_r` fills; both pointers outlive the calls.
     let tm = unsafe {
         let mut tm: libc::tm = mem::zeroed();
-        let now = libc::time(ptr::null_mut());
         libc::localtime_r(&raw const now, &raw mut tm);
         tm
     };
@@ -193,6 +196,7 @@ pub(super) fn local_time() -> LocalTime {
         hour: tm.tm_hour,
         minute: tm.tm_min,
         second: tm.tm_sec,
+        offset: tm.tm_gmtoff,
     }
 }
 

@@ -54,10 +54,6 @@ impl<C: Choices> Slot for Mask<C> {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=usize::MAX
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 /// Rights of files that the server makes: `user:rw group:r all:r` (`ngx_conf_set_access_slot`).

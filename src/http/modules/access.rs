@@ -74,10 +74,6 @@ impl Slot for Rules {
     fn takes(&self) -> RangeInclusive<usize> {
         Rule::TAKES
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 /// One `allow` or `deny`.

@@ -2,9 +2,9 @@
 
 use super::Room;
 use crate::{
-    config::{Args, Directive, FromArgs, Handle, Kind, LEVELS, List, Module},
+    config::{Args, Directive, FromArgs, Handle, LEVELS, List, Module},
     http::{
-        body::RequestBody, exchange::Exchange, subrequest::subrequest, template::Template, variables::define_assigned,
+        body::RequestBody, exchange::Exchange, subrequest::subrequest, template::Template, variables::define_given,
     },
     observe::error_log::Level,
     syntax::Fault,
@@ -99,9 +99,7 @@ impl FromArgs for Set {
         let Some(name) = word.value.strip_prefix(b"$") else {
             return Err(Fault::at(word.span, [b"invalid variable name \"", &word.value[..], b"\""].concat()));
         };
-        let variable = define_assigned(args.scope, name, word.span)?;
-        // Unlike one of `set`, it is no surprise without a value.
-        args.scope.define(Kind::Variable, &name.to_ascii_lowercase(), word.span);
+        let variable = define_given(args.scope, name, word.span)?;
         Ok(Self { variable, value: Template::compile(args.word(1), args.scope)? })
     }
 }

@@ -247,14 +247,14 @@ impl FromArgs for Arc<Geo> {
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         let name = |word: &Word| match word.value.strip_prefix(b"$") {
-            Some(name) if !name.is_empty() => Ok(name.to_ascii_lowercase()),
+            Some(name) if !name.is_empty() => Ok(name),
             _ => Err(Fault::at(word.span, [b"invalid variable name \"", &word.value[..], b"\""].concat())),
         };
         let (source, word) = match args.words() {
-            [source, word] => (Some(args.scope.refer(Kind::Variable, &name(source)?, source.span)), word),
+            [source, word] => (Some(args.scope.refer(Kind::Variable, name(source)?, source.span)), word),
             _ => (None, args.word(0)),
         };
-        let variable = define_stored(args.scope, &name(word)?, word.span)?;
+        let variable = define_stored(args.scope, name(word)?, word.span)?;
         let mut geo = Geo {
             volatile: false,
             variable,

@@ -152,10 +152,6 @@ impl Slot for Headers {
     fn takes(&self) -> RangeInclusive<usize> {
         Header::TAKES
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 /// What becomes of the fields of the level above.

@@ -1,15 +1,12 @@
 //! `limit_conn`: how many requests of a key may be under way at once.
 
-use super::{
-    Room,
-    limit_req::{LimitLevel, LimitStatus, zone_shape},
-};
+use super::Room;
 use crate::{
     config::{Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS, List, Module, Slot, values::parse_number},
     http::{
         exchange::Exchange,
+        limit_zone::{self, Counts, LimitLevel, LimitStatus, zone_shape},
         phase::{Phase, status},
-        template::Template,
         variables::Variable,
     },
     observe::error_log::Level,
@@ -18,7 +15,7 @@ use crate::{
 use std::{
     collections::HashMap,
     ops::RangeInclusive,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 #[derive(Clone, Debug)]
@@ -77,16 +74,7 @@ pub fn check(exchange: &mut Exchange) -> Phase {
     for limit in &conf.limits.0 {
         let zones = &exchange.http.settings.limit_conn.zones;
         let Some(zone) = zones.iter().find(|zone| zone.handle == limit.zone).cloned() else { continue };
-        let key = zone.key.evaluate(exchange).into_owned();
-        if key.is_empty() {
-            continue;
-        }
-        if key.len() > 255 {
-            let shown = String::from_utf8_lossy(&key);
-            let text = format!("the value of the \"{}\" key is more than 255 bytes: \"{shown}\"", zone.key_text);
-            exchange.log(Level::Err, &text);
-            continue;
-        }
+        let Some(key) = zone.key(exchange, 255) else { continue };
         exchange.state.limit_conn.status = Some("PASSED");
         let refused = match Table::count(zone.table(), key, limit.most) {
             Ok(counted) => {
@@ -106,16 +94,9 @@ pub fn check(exchange: &mut Exchange) -> Phase {
     Phase::Continue(())
 }
 
-/// Takes over what is under way in zones of the same name, size and key.
+/// Takes over what is under way in the same zones.
 pub fn adopt(conf: &Conf, previous: &Conf) {
-    for zone in conf.zones.iter() {
-        let same = |earlier: &&Arc<Zone>| {
-            earlier.name == zone.name && earlier.size == zone.size && earlier.key_text == zone.key_text
-        };
-        if let Some(earlier) = previous.zones.iter().find(same) {
-            let _ = zone.table.set(Arc::clone(earlier.table()));
-        }
-    }
+    limit_zone::adopt(conf.zones.iter().map(|zone| &**zone), previous.zones.iter().map(|zone| &**zone));
 }
 
 /// The counts of one zone, shared by all threads.
@@ -175,43 +156,23 @@ impl Drop for Counted {
     }
 }
 
-/// One `limit_conn_zone`.
-#[derive(Debug)]
-struct Zone {
-    handle: Handle,
-    name: String,
-    key: Template,
-    key_text: String,
-    size: usize,
-    table: OnceLock<Arc<Table>>,
-}
-
-impl Zone {
-    fn table(&self) -> &Arc<Table> {
-        self.table.get_or_init(|| Arc::new(Table { size: self.size, counts: Mutex::default() }))
+impl Counts for Table {
+    fn sized(size: usize) -> Self {
+        Self { size, counts: Mutex::default() }
     }
 }
+
+/// One `limit_conn_zone`.
+type Zone = limit_zone::Zone<Table>;
 
 impl FromArgs for Arc<Zone> {
     const TAKES: RangeInclusive<usize> = 2..=2;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let key = Template::compile(args.word(0), args.scope)?;
         let word = args.word(1);
         let shape = word.value.strip_prefix(b"zone=").ok_or_else(|| args.parameter(word))?;
         let (name, size) = zone_shape(shape, word)?;
-        let at = args.statement.name.span;
-        if name.is_empty() {
-            return Err(Fault::at(at, format!("\"{}\" must have \"zone\" parameter", args.name())));
-        }
-        let (handle, earlier) = args.scope.define(Kind::Zone, name, at);
-        let key_text = args.word(0).text().into_owned();
-        let name = String::from_utf8_lossy(name).into_owned();
-        if earlier.is_some() {
-            let text = format!("{} \"{name}\" is already bound to key \"{key_text}\"", args.name());
-            return Err(Fault::at(at, text));
-        }
-        Ok(Self::new(Zone { handle, name, key, key_text, size, table: OnceLock::new() }))
+        Zone::define(args, name, size).map(Self::new)
     }
 }
 
@@ -252,10 +213,6 @@ impl Slot for Limits {
 
     fn takes(&self) -> RangeInclusive<usize> {
         2..=2
-    }
-
-    fn block(&self) -> bool {
-        false
     }
 }
 

@@ -191,7 +191,7 @@ impl FromArgs for Arc<Map> {
             [b'$', name @ ..] if !name.is_empty() => name.to_ascii_lowercase(),
             name => return Err(Fault::at(word.span, [b"invalid variable name \"", name, b"\""].concat())),
         };
-        let variable = define_stored(args.scope, &name, word.span)?;
+        let variable = define_stored(args.scope, &word.value[1..], word.span)?;
         let mut map = Map {
             volatile: false,
             variable,

@@ -94,10 +94,6 @@ impl Slot for Mirrors {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=1
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

@@ -99,7 +99,9 @@ modules! {
     error_log,
     error_page,
     geo,
+    gunzip,
     gzip,
+    gzip_static,
     headers,
     index,
     limit_conn,
@@ -121,5 +123,6 @@ modules! {
     sub_filter,
     try_files,
     upstream,
+    userid,
     uwsgi,
 }

@@ -179,10 +179,6 @@ impl Slot for Trusted {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=1
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 /// Where the client is named: the value of `real_ip_header`.

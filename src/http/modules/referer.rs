@@ -40,7 +40,7 @@ impl Module for Conf {
 
 impl Room for Conf {
     const VARIABLES: &'static [Variable] =
-        &[Variable::new("invalid_referer", |ex, out| put(out, if valid(ex) { b"" } else { b"1" }))];
+        &[Variable::changeable("invalid_referer", |ex, out| put(out, if valid(ex) { b"" } else { b"1" }))];
     type State = ();
 }
 
@@ -128,10 +128,6 @@ impl Slot for Valid {
 
     fn takes(&self) -> RangeInclusive<usize> {
         1..=usize::MAX
-    }
-
-    fn block(&self) -> bool {
-        false
     }
 }
 

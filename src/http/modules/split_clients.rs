@@ -67,7 +67,7 @@ impl FromArgs for Arc<Split> {
         let Some(name) = word.value.strip_prefix(b"$").filter(|name| !name.is_empty()) else {
             return Err(Fault::at(word.span, [b"invalid variable name \"", &word.value[..], b"\""].concat()));
         };
-        let variable = define_stored(args.scope, &name.to_ascii_lowercase(), word.span)?;
+        let variable = define_stored(args.scope, name, word.span)?;
         let (mut sum, mut last, mut parts) = (0, 0u32, Vec::new());
         for row in args.block() {
             let (share, value) = match row_of(row) {

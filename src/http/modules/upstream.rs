@@ -228,10 +228,6 @@ impl Slot for Lines {
     fn takes(&self) -> RangeInclusive<usize> {
         0..=usize::MAX
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 fn server(args: &Args<'_>, balance: Balance) -> Result<(ServerLine, Vec<Address>), Fault> {

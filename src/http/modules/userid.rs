@@ -1,24 +1,19 @@
 //! `userid`: a cookie that tells clients apart.
 
-use super::{Room, core::put};
+use super::{
+    Room,
+    core::{decode_base64, put},
+};
 use crate::{
     config::{
         Args, Directive, FromArgs, LEVELS, Module,
-        values::{Choices, Mask, choose, parse_number, parse_time},
+        values::{Choices, Mask, choose, parse_time},
     },
-    http::{
-        dates,
-        exchange::Exchange,
-        response::Response,
-        variables::{Change, Variable},
-    },
+    http::{dates, exchange::Exchange, response::Response, variables::Variable},
     observe::error_log::Level,
     syntax::Fault,
 };
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use std::{
     cell::RefCell,
@@ -77,11 +72,8 @@ impl Module for Conf {
 }
 
 impl Room for Conf {
-    const VARIABLES: &'static [Variable] = &[
-        Variable::new("uid_got", got),
-        Variable::new("uid_set", set),
-        Variable { change: Change::Kept, ..Variable::new("uid_reset", |_, _| true) },
-    ];
+    const VARIABLES: &'static [Variable] =
+        &[Variable::new("uid_got", got), Variable::new("uid_set", set), Variable::changeable("uid_reset", |_, _| true)];
     type State = State;
 }
 
@@ -212,14 +204,8 @@ const ENCODED: usize = 22;
 
 /// The id that the client sent (`ngx_http_userid_get_uid`).
 fn read(exchange: &Exchange, conf: &Conf) -> Ids {
-    /// As nginx's decoder: what is left over at the end is not looked at.
-    const LENIENT: GeneralPurpose = GeneralPurpose::new(
-        &alphabet::STANDARD,
-        GeneralPurposeConfig::new()
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-            .with_decode_allow_trailing_bits(true),
-    );
-    let Some((line, cookie)) = exchange.head.fields.get_all("cookie").find_map(|line| Some((line, find(line, &conf.name)?)))
+    let Some((line, cookie)) =
+        exchange.head.fields.get_all("cookie").find_map(|line| Some((line, find(line, &conf.name)?)))
     else {
         return Ids::default();
     };
@@ -228,14 +214,14 @@ fn read(exchange: &Exchange, conf: &Conf) -> Ids {
         let line = String::from_utf8_lossy(line);
         exchange.log(Level::Err, &format!("client sent {what} userid cookie \"{line}\""));
     };
-    match cookie.get(..ENCODED).map(|text| LENIENT.decode(text)) {
+    match cookie.get(..ENCODED).map(decode_base64) {
         None => complain("too short"),
-        Some(Ok(id)) => {
+        Some(Some(id)) => {
             for (number, bytes) in ids.got.iter_mut().zip(id.as_chunks().0) {
                 *number = u32::from_ne_bytes(*bytes);
             }
         }
-        Some(Err(_)) => complain("invalid"),
+        Some(None) => complain("invalid"),
     }
     ids
 }

@@ -24,6 +24,7 @@ use super::{
     resources::Recorder,
     signals::{Signal, Signals},
     sys,
+    syslog::Syslog,
     title::Title,
     user,
 };
@@ -118,7 +119,7 @@ fn start<'a, P: Program>(
         sys::set_environment(&environment_of(&ready.needs));
         user::become_worker(&ready.needs.identity, ready.needs.threads(), &log).map_err(|error| error.to_string())?;
     }
-    program.install(&ready.generation, &Opened { logs: logs.clone() })?;
+    program.install(&ready.generation, &Opened { logs: logs.clone(), syslogs: Syslog::all(&ready.needs) })?;
     let threads = Threads::start(program.clone(), ready.generation, &ready.needs, descriptors)
         .map_err(|error| format!("could not start the worker's threads ({})", Errno::from(error)))?;
     Ok(Worker { program, channel, role, log, logs, needs: ready.needs, threads, daemonized, deadline: None })
@@ -264,7 +265,8 @@ impl<P: Program> Worker<'_, P> {
         let ready = read(&*self.program, bundle)?;
         self.program.flush(&self.threads.generation());
         adopt_logs(&mut self.logs, &descriptors).map_err(|errno| format!("dup() of a log failed ({errno})"))?;
-        self.program.install(&ready.generation, &Opened { logs: self.logs.clone() })?;
+        let opened = Opened { logs: self.logs.clone(), syslogs: Syslog::all(&ready.needs) };
+        self.program.install(&ready.generation, &opened)?;
         self.threads
             .reload(&ready.generation, &ready.needs, descriptors)
             .map_err(|error| format!("the worker's threads could not follow ({})", Errno::from(error)))?;

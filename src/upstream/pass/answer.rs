@@ -20,6 +20,7 @@ use bytes::Bytes;
 use std::{task::Poll, time::Instant};
 
 /// What a room does to an answer.
+#[derive(Default)]
 pub struct Rules<'j> {
     /// Fields that are not passed on unless asked for, in lower case.
     pub hidden: &'static [&'static str],
@@ -153,7 +154,6 @@ fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Respons
 
 fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Response) {
     let is = |name: &&str| field.name.eq_ignore_ascii_case(name.as_bytes());
-    let wanted = |name: &Bytes| name.eq_ignore_ascii_case(&field.name);
     if is(&"content-type") {
         content_type(&field.value, response);
         return;
@@ -161,8 +161,7 @@ fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Respon
     if HOP_BY_HOP.iter().any(&is) {
         return;
     }
-    let hidden = job.rules.hidden.iter().chain(&STEERING).any(is) || job.passing.hide_header.iter().any(wanted);
-    if hidden && !job.passing.pass_header.iter().any(wanted) {
+    if hidden(job, field) {
         return;
     }
     if is(&"accept-ranges") && job.passing.force_ranges {
@@ -189,6 +188,36 @@ fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Respon
         response.encoded = true;
     }
     response.fields.push(field.name.clone(), field.value.clone());
+}
+
+/// Whether a field is kept from clients: by nature, or by `_hide_header`.
+fn hidden(job: &Job<'_>, field: &Field) -> bool {
+    let is = |name: &&str| field.name.eq_ignore_ascii_case(name.as_bytes());
+    let wanted = |name: &Bytes| name.eq_ignore_ascii_case(&field.name);
+    let hidden = job.rules.hidden.iter().chain(&STEERING).any(is) || job.passing.hide_header.iter().any(wanted);
+    hidden && !job.passing.pass_header.iter().any(wanted)
+}
+
+/// `early_hints`: passes a 103 on to a client that may have it (`ngx_http_upstream_process_early_hints`). `before` is the
+/// length of those that came earlier.
+pub(super) fn hint(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead, before: &mut usize) {
+    *before += head.length;
+    if *before > job.passing.buffer_size.0 {
+        return exchange.log(Level::Info, "upstream sent too big early hints");
+    }
+    if exchange.depth > 0 || exchange.head.version < (1, 1) || !exchange.location.settings.core.early_hints.test(exchange)
+    {
+        return;
+    }
+    let mut hint = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    let line = hint.len();
+    for field in head.fields.iter().filter(|field| !hidden(job, field)) {
+        hint.extend_from_slice(&[&field.name[..], b": ", &field.value, b"\r\n"].concat());
+    }
+    if hint.len() > line {
+        hint.extend_from_slice(b"\r\n");
+        exchange.connection.side.send_interim(hint);
+    }
 }
 
 /// `text/html; charset=utf-8` in its two parts (`ngx_http_upstream_copy_content_type`).

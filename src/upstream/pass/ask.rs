@@ -1,12 +1,11 @@
 //! One attempt: a kept connection or a new one, the request over it, and the head of the answer.
 
-use super::{Answer, Attempt, Job};
+use super::{Answer, Attempt, Job, answer};
 use crate::{
     http::{
         body::{Body, RequestBody},
         exchange::Exchange,
         heads::{ResponseHead, ServerSide},
-        worker::Clock,
     },
     upstream::{
         Failure,
@@ -104,7 +103,7 @@ async fn over(
     let body = request.body.outbound(&mut exchange.body);
     let client = body.waits_for_client().then(|| exchange.connection.side.clone());
     let mut sending = Sending::new(request.head.clone(), body, request.frames);
-    let head = patiently(&mut link, &mut sending, job, &worker.clock, client.as_ref()).await;
+    let head = patiently(&mut link, &mut sending, job, exchange, client.as_ref()).await;
     attempt.sent = link.meter.sent_now() > 0;
     exchange.note_traffic(&link.meter);
     let head = head?;
@@ -121,15 +120,16 @@ async fn patiently(
     link: &mut Link,
     sending: &mut Sending,
     job: &Job<'_>,
-    clock: &Clock,
+    exchange: &Exchange,
     client: Option<&ServerSide>,
 ) -> Result<ResponseHead, Failure> {
-    let mut moved = 0;
+    let clock = &exchange.connection.worker.clock;
+    let (mut moved, mut hinted) = (0, 0);
     let mut until = Instant::from_std(clock.instant());
     poll_fn(|cx| {
         loop {
             match link.poll_answer(cx, sending, job.passing.buffer_size.0) {
-                Poll::Ready(Ok(head)) if head.status == 103 => {}
+                Poll::Ready(Ok(head)) if head.status == 103 => answer::hint(exchange, job, &head, &mut hinted),
                 Poll::Ready(answer) => return Poll::Ready(answer),
                 Poll::Pending => break,
             }

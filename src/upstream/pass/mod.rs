@@ -3,6 +3,7 @@
 
 mod answer;
 pub mod ask;
+pub mod cgi;
 pub mod settings;
 pub mod variables;
 

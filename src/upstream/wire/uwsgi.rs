@@ -49,12 +49,6 @@ pub fn frame_with<'a>(
     Ok(())
 }
 
-/// The parameter a client's header is passed as: `X-Real-IP` becomes `HTTP_X_REAL_IP`.
-pub fn header_param(header: &[u8]) -> Vec<u8> {
-    let upper = header.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
-    b"HTTP_".iter().copied().chain(upper).collect()
-}
-
 /// A packet taken apart: what a uwsgi server reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {

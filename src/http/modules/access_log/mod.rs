@@ -167,10 +167,6 @@ impl Slot for Logs {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=usize::MAX
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 impl FromArgs for Target {

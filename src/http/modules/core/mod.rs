@@ -11,7 +11,7 @@ pub use place::{Alias, Place};
 pub use symlinks::DisableSymlinks;
 pub use timing::{KeepaliveDisable, KeepaliveTimeout};
 pub use types::Types;
-pub use variables::{argument, basic_credentials, by_variable_name, number, put, request_port};
+pub use variables::{argument, basic_credentials, by_variable_name, decode_base64, number, put, request_port};
 pub use values::{Buffers, IfModifiedSince, InFileOnly, Lingering, Satisfy, ServerTokens};
 
 use super::Room;

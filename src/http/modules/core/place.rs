@@ -120,10 +120,6 @@ impl Slot for Place {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=1
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

@@ -92,8 +92,20 @@ pub(super) const VARIABLES: &[Variable] = &[
     Variable::new("time_local", |ex, out| put(out, &ex.connection.worker.clock.log_time())),
     Variable::new("time_iso8601", |ex, out| put(out, &ex.connection.worker.clock.iso8601())),
     Variable::new("http_host", |ex, out| of_field(ex, "host", out)),
+    Variable::new("http_user_agent", |ex, out| of_field(ex, "user-agent", out)),
+    Variable::new("http_referer", |ex, out| of_field(ex, "referer", out)),
+    Variable::new("http_via", |ex, out| joined(ex.head.fields.get_all("via"), b", ", out)),
     Variable::new("http_cookie", |ex, out| joined(ex.head.fields.get_all("cookie"), b"; ", out)),
     Variable::new("http_x_forwarded_for", |ex, out| joined(ex.head.fields.get_all("x-forwarded-for"), b", ", out)),
+    Variable::new("sent_http_content_type", |ex, out| sent(ex, b"content_type", out)),
+    Variable::new("sent_http_content_length", |ex, out| sent(ex, b"content_length", out)),
+    Variable::new("sent_http_location", |ex, out| sent(ex, b"location", out)),
+    Variable::new("sent_http_last_modified", |ex, out| sent(ex, b"last_modified", out)),
+    Variable::new("sent_http_connection", |ex, out| sent(ex, b"connection", out)),
+    Variable::new("sent_http_keep_alive", |ex, out| sent(ex, b"keep_alive", out)),
+    Variable::new("sent_http_transfer_encoding", |ex, out| sent(ex, b"transfer_encoding", out)),
+    Variable::new("sent_http_cache_control", |ex, out| sent(ex, b"cache_control", out)),
+    Variable::new("sent_http_link", |ex, out| sent(ex, b"link", out)),
 ];
 
 pub(super) const FAMILIES: &[Prefixed] = &[
@@ -223,13 +235,29 @@ fn remote_user(ex: &Exchange, out: &mut Vec<u8>) -> bool {
 
 /// What `Authorization: Basic` holds: `name:password`.
 pub fn basic_credentials(ex: &Exchange) -> Option<Vec<u8>> {
-    use base64::Engine;
     let value = ex.field("authorization")?;
     let (scheme, rest) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
     }
-    base64::engine::general_purpose::STANDARD.decode(rest.trim_ascii()).ok()
+    decode_base64(rest.trim_ascii())
+}
+
+/// Reads base 64 as nginx does: up to the first `=`, and what is left over behind the last byte is not looked at
+/// (`ngx_decode_base64`).
+pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    use base64::{
+        Engine, alphabet,
+        engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    };
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let end = memchr::memchr(b'=', text).unwrap_or(text.len());
+    ENGINE.decode(&text[..end]).ok()
 }
 
 fn request_id(ex: &Exchange, out: &mut Vec<u8>) -> bool {

@@ -148,8 +148,7 @@ fn behind_host<'d>(exchange: &Exchange, destination: &'d [u8]) -> Result<Option<
     let Some(rest) = destination.strip_prefix(scheme) else { return Ok(None) };
     let Some(rest) = rest.strip_prefix(host) else {
         let shown = String::from_utf8_lossy(destination);
-        let text =
-            format!("\"Destination\" URI \"{shown}\" is handled by different repository than the source URI");
+        let text = format!("\"Destination\" URI \"{shown}\" is handled by different repository than the source URI");
         exchange.log(Level::Err, &text);
         return Err(400);
     };

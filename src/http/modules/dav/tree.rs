@@ -135,7 +135,8 @@ pub(super) fn copy_file(
     access: Option<u32>,
     modified: Option<i64>,
 ) -> Result<(), ()> {
-    let mut source = File::open(bytes_to_path(from)).map_err(|error| log.failed(Level::Crit, "open()", from, &error))?;
+    let mut source =
+        File::open(bytes_to_path(from)).map_err(|error| log.failed(Level::Crit, "open()", from, &error))?;
     let facts = source.metadata().map_err(|error| log.failed(Level::Alert, "fstat()", from, &error))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(access.unwrap_or_else(|| rights(&facts)));

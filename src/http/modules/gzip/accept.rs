@@ -189,10 +189,6 @@ impl Slot for Disable {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=usize::MAX
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
     syntax::Fault,
 };
 use bytes::Bytes;
-use std::{io::Write, rc::Rc};
+use std::{io::Write, rc::Rc, sync::Arc};
 
 #[derive(Clone, Debug)]
 pub struct Conf {
@@ -76,11 +76,30 @@ impl Room for Conf {
 pub struct State {
     /// Shared with the body that is on its way.
     lengths: Option<Rc<body::Lengths>>,
+    /// Whether the client takes compressed answers, once that was asked (`r->gzip_ok`).
+    accepted: Option<bool>,
+    /// Other clients may get something else.
+    vary: bool,
+}
+
+/// Whether the request may be answered compressed; what is found first stays so for the whole request.
+pub fn accepted(exchange: &mut Exchange, response: &Response) -> bool {
+    let known = exchange.state.gzip.accepted;
+    let accepted =
+        known.unwrap_or_else(|| exchange.depth == 0 && accept::ok(&exchange.location.settings.gzip, exchange, response));
+    exchange.state.gzip.accepted = Some(accepted);
+    accepted
+}
+
+/// Has the answer say in `Vary` that other clients may get something else (`r->gzip_vary`).
+pub fn vary(exchange: &mut Exchange) {
+    exchange.state.gzip.vary = true;
 }
 
 /// Compresses an answer if it is worth it and the client takes it (`ngx_http_gzip_header_filter`).
 pub fn filter(exchange: &mut Exchange, response: &mut Response) {
-    let conf = &exchange.location.settings.gzip;
+    response.vary_accept_encoding |= exchange.state.gzip.vary;
+    let conf = Arc::clone(&exchange.location.settings.gzip);
     if !conf.enabled
         || !matches!(response.status, 200 | 403 | 404)
         || response.field("content-encoding").is_some_and(|encoding| !encoding.is_empty())
@@ -90,7 +109,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
         return;
     }
     response.vary_accept_encoding = true;
-    if !accept::ok(conf, exchange, response) {
+    if !accepted(exchange, response) {
         return;
     }
     if exchange.method != Method::Head {

@@ -4,24 +4,17 @@ mod table;
 
 use super::Room;
 use crate::{
-    config::{
-        Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS, List, Module, Scope,
-        values::{choose, parse_number, parse_size},
-    },
+    config::{Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS, List, Module, Scope, values::parse_number},
     http::{
         exchange::Exchange,
+        limit_zone::{self, LimitLevel, LimitStatus, no_zone, zone_shape},
         phase::{Phase, status},
-        template::Template,
         variables::Variable,
     },
     observe::error_log::Level,
     syntax::{Fault, Span},
 };
-use std::{
-    ops::RangeInclusive,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 use table::{Judged, Table};
 
 #[derive(Clone, Debug)]
@@ -121,43 +114,37 @@ enum Verdict {
 fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
     let mut asked: Vec<(&Limit, &Zone, Vec<u8>)> = Vec::with_capacity(conf.limits.len());
     for (at, limit) in conf.limits.iter().enumerate() {
-        let Some(zone) = zone(exchange, limit.zone) else { continue };
-        let key = zone.key.evaluate(exchange).into_owned();
-        if key.is_empty() {
-            continue;
-        }
-        if key.len() > 65535 {
-            let text = format!("the value of the \"{}\" key is more than 65535 bytes", zone.key_text);
-            exchange.log(Level::Err, &text);
-            continue;
-        }
+        let zones = &exchange.http.settings.limit_req.zones;
+        let Some(zone) = zones.iter().find(|zone| zone.keys.handle == limit.zone) else { continue };
+        let Some(key) = zone.keys.key(exchange, 65535) else { continue };
         let last = at + 1 == conf.limits.len();
-        let judged = zone.table().judge(&key, zone.rate, limit.burst, last);
+        let judged = zone.keys.table().judge(&key, zone.rate, limit.burst, last);
         let (excess, done) = match judged {
             Judged::Taken(excess) => (excess, true),
             Judged::Noted => (0, false),
             Judged::Over(excess) => {
                 for (_, zone, key) in &asked {
-                    zone.table().release(key);
+                    zone.keys.table().release(key);
                 }
-                return Verdict::Refused(Some((excess, zone.name.clone())));
+                return Verdict::Refused(Some((excess, zone.keys.name.clone())));
             }
             Judged::Full => {
-                exchange.log(Level::Alert, &format!("could not allocate node in limit_req zone \"{}\"", zone.name));
+                exchange
+                    .log(Level::Alert, &format!("could not allocate node in limit_req zone \"{}\"", zone.keys.name));
                 for (_, zone, key) in &asked {
-                    zone.table().release(key);
+                    zone.keys.table().release(key);
                 }
                 return Verdict::Refused(None);
             }
         };
         if done {
             let delay = limit.wait(excess, zone.rate);
-            return book(&asked, (delay, excess, &zone.name));
+            return book(&asked, (delay, excess, &zone.keys.name));
         }
         asked.push((limit, zone, key));
     }
     match asked.last() {
-        Some((_, zone, _)) => book(&asked, (0, 0, &zone.name)),
+        Some((_, zone, _)) => book(&asked, (0, 0, &zone.keys.name)),
         None => Verdict::Unasked,
     }
 }
@@ -166,56 +153,32 @@ fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
 fn book(asked: &[(&Limit, &Zone, Vec<u8>)], last: (u64, u64, &str)) -> Verdict {
     let mut longest = last;
     for (limit, zone, key) in asked.iter().rev() {
-        let excess = zone.table().book(key, zone.rate);
+        let excess = zone.keys.table().book(key, zone.rate);
         let delay = limit.wait(excess, zone.rate);
         if delay > longest.0 {
-            longest = (delay, excess, &zone.name);
+            longest = (delay, excess, &zone.keys.name);
         }
     }
     Verdict::Passed(longest.0, longest.1, longest.2.to_owned())
 }
 
-fn zone(exchange: &Exchange, handle: Handle) -> Option<&Zone> {
-    exchange.http.settings.limit_req.zones.iter().find(|zone| zone.handle == handle).map(|zone| &**zone)
-}
-
-/// Takes over what the generation before has counted in zones of the same name, size and key.
+/// Takes over what the generation before has counted in the same zones.
 pub fn adopt(conf: &Conf, previous: &Conf) {
-    for zone in conf.zones.iter() {
-        let same = |earlier: &&Arc<Zone>| {
-            earlier.name == zone.name && earlier.size == zone.size && earlier.key_text == zone.key_text
-        };
-        if let Some(earlier) = previous.zones.iter().find(same) {
-            let _ = zone.table.set(Arc::clone(earlier.table()));
-        }
-    }
+    limit_zone::adopt(conf.zones.iter().map(|zone| &zone.keys), previous.zones.iter().map(|zone| &zone.keys));
 }
 
 /// One `limit_req_zone`.
 #[derive(Debug)]
 struct Zone {
-    handle: Handle,
-    name: String,
-    key: Template,
-    key_text: String,
+    keys: limit_zone::Zone<Table>,
     /// Thousandths of requests a second.
     rate: u64,
-    /// Bytes.
-    size: usize,
-    table: OnceLock<Arc<Table>>,
-}
-
-impl Zone {
-    fn table(&self) -> &Arc<Table> {
-        self.table.get_or_init(|| Arc::new(Table::new(self.size)))
-    }
 }
 
 impl FromArgs for Arc<Zone> {
     const TAKES: RangeInclusive<usize> = 3..=3;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let key = Template::compile(args.word(0), args.scope)?;
         let (mut found, mut rate) = (None, 1000);
         for word in &args.words()[1..] {
             if let Some(shape) = word.value.strip_prefix(b"zone=") {
@@ -233,39 +196,8 @@ impl FromArgs for Arc<Zone> {
                 return Err(args.parameter(word));
             }
         }
-        let Some((name, size)) = found.filter(|(name, _)| !name.is_empty()) else { return Err(no_zone(args)) };
-        let (handle, earlier) = args.scope.define(Kind::Zone, name, args.statement.name.span);
-        let key_text = args.word(0).text().into_owned();
-        if earlier.is_some() {
-            let name = String::from_utf8_lossy(name);
-            let text = format!("{} \"{name}\" is already bound to key \"{key_text}\"", args.name());
-            return Err(Fault::at(args.statement.name.span, text));
-        }
-        let name = String::from_utf8_lossy(name).into_owned();
-        Ok(Self::new(Zone { handle, name, key, key_text, rate, size, table: OnceLock::new() }))
-    }
-}
-
-/// The name and size of `zone=name:size`.
-pub(super) fn zone_shape<'w>(shape: &'w [u8], word: &crate::syntax::Word) -> Result<(&'w [u8], usize), Fault> {
-    let fault = || Fault::at(word.span, [b"invalid zone size \"", &word.value[..], b"\""].concat());
-    let at = memchr::memchr(b':', shape).ok_or_else(fault)?;
-    let size = parse_size(&shape[at + 1..]).ok_or_else(fault)?;
-    if size < 8 * 4096 {
-        return Err(Fault::at(word.span, [b"zone \"", &word.value[..], b"\" is too small"].concat()));
-    }
-    Ok((&shape[..at], size))
-}
-
-fn no_zone(args: &Args<'_>) -> Fault {
-    Fault::at(args.statement.name.span, format!("\"{}\" must have \"zone\" parameter", args.name()))
-}
-
-/// A zone that something names and nothing defines is a fault where it is first named (`ngx_init_zone_pool`).
-pub fn check_zones(scope: &Scope<'_>) {
-    for zone in scope.names(Kind::Zone).iter().filter(|zone| zone.defined.is_none()) {
-        let text = [b"zero size shared memory zone \"", &zone.name[..], b"\""].concat();
-        scope.fault(Fault::at(zone.first_use, text).unnamed().when(crate::syntax::Stage::Settling));
+        let (name, size) = found.ok_or_else(|| no_zone(args))?;
+        Ok(Self::new(Zone { keys: limit_zone::Zone::define(args, name, size)?, rate }))
     }
 }
 
@@ -312,43 +244,6 @@ impl FromArgs for Limit {
         }
         let zone = zone.ok_or_else(|| no_zone(args))?;
         Ok(Self { zone, burst, delay, at: args.statement.name.span })
-    }
-}
-
-/// The severity of what a limit does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitLevel(pub Level);
-
-impl LimitLevel {
-    /// One step weaker: delays are logged so.
-    pub fn weaker(self) -> Level {
-        match self.0 {
-            Level::Err => Level::Warn,
-            Level::Warn => Level::Notice,
-            _ => Level::Info,
-        }
-    }
-}
-
-impl FromArgs for LimitLevel {
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let levels = [("info", Level::Info), ("notice", Level::Notice), ("warn", Level::Warn), ("error", Level::Err)];
-        choose(args, &levels).map(Self)
-    }
-}
-
-/// The status of a refusal: 400 to 599.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitStatus(pub u16);
-
-impl FromArgs for LimitStatus {
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let word = args.word(0);
-        let number = parse_number(&word.value).ok_or_else(|| args.directive(word, "invalid number"))?;
-        match number {
-            400..=599 => Ok(Self(number as u16)),
-            _ => Err(Fault::at(word.span, "value must be between 400 and 599")),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The counts of one zone: a leaky bucket for each key, in bounded memory (`ngx_http_limit_req_lookup`).
 
+use crate::http::limit_zone::Counts;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -47,11 +48,13 @@ struct Bucket {
     noted: u32,
 }
 
-impl Table {
-    pub(super) fn new(size: usize) -> Self {
+impl Counts for Table {
+    fn sized(size: usize) -> Self {
         Self { began: Instant::now(), size, buckets: Mutex::default() }
     }
+}
 
+impl Table {
     /// Judges one request of a key, and books it if `last` says that no other limit follows.
     pub(super) fn judge(&self, key: &[u8], rate: u64, burst: u64, last: bool) -> Judged {
         let now = self.now();
@@ -175,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_is_noted_counts_only_once_it_is_booked() {
-        let table = Table::new(1 << 20);
+        let table = Table::sized(1 << 20);
         assert_eq!(table.judge(b"k", 1, 0, false), Judged::Noted);
         assert_eq!(table.judge(b"k", 1, 1000, false), Judged::Noted);
         table.release(b"k");

@@ -141,8 +141,4 @@ impl Slot for Redirects {
     fn takes(&self) -> RangeInclusive<usize> {
         1..=2
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }

@@ -20,8 +20,8 @@ use bytes::Bytes;
 use std::{borrow::Cow, ops::RangeInclusive};
 
 pub(super) const VARIABLES: &[Variable] = &[
-    Variable::new("proxy_host", |ex, out| !ex.state.proxy.host.is_empty() && put(out, &ex.state.proxy.host)),
-    Variable::new("proxy_port", |ex, out| !ex.state.proxy.port.is_empty() && put(out, &ex.state.proxy.port)),
+    Variable::changeable("proxy_host", |ex, out| !ex.state.proxy.host.is_empty() && put(out, &ex.state.proxy.host)),
+    Variable::changeable("proxy_port", |ex, out| !ex.state.proxy.port.is_empty() && put(out, &ex.state.proxy.port)),
     Variable::new("proxy_add_x_forwarded_for", |ex, out| {
         for value in ex.head.fields.get_all("x-forwarded-for") {
             out.extend_from_slice(value);

@@ -62,10 +62,6 @@ impl<R: Rule> Slot for Rewrites<R> {
     fn takes(&self) -> RangeInclusive<usize> {
         R::TAKES
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 /// Reads a pattern that stands behind `~`.

@@ -81,10 +81,6 @@ impl Slot for Codes {
     fn takes(&self) -> RangeInclusive<usize> {
         0..=3
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 /// `set $variable value`.
@@ -102,7 +98,6 @@ impl FromArgs for Set {
         let invalid = |name: &[u8]| Fault::at(word.span, [b"invalid variable name \"", name, b"\""].concat());
         let variable = match word.value.strip_prefix(b"$") {
             None => return Err(invalid(&word.value)),
-            Some(b"") => return Err(invalid(b"$")),
             Some(name) => define_assigned(args.scope, name, word.span)?,
         };
         Ok(Self { variable, value: Template::compile(args.word(1), args.scope)? })

@@ -113,10 +113,6 @@ impl Slot for Pairs {
     fn takes(&self) -> RangeInclusive<usize> {
         2..=2
     }
-
-    fn block(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]
