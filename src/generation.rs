@@ -15,7 +15,7 @@ use crate::{
     http::{self, Http, modules::error_log, modules::server::SoKeepalive},
     process::{
         Invocation, Level, Program, Reading, Ready, Report, Resources,
-        needs::{self, Affinity, Endpoint, Identity, ListenerNeed, Needs},
+        needs::{self, Affinity, Endpoint, Identity, ListenerNeed, LogTarget, Needs},
         worker::Thread,
     },
     settings::{Processes, Settings, registry},
@@ -56,11 +56,18 @@ impl Program for Server {
                 slot.attach(file);
             }
         }
+        for slot in &generation.http.syslogs {
+            if let Some(sender) = opened.syslog(&slot.need) {
+                slot.attach(sender);
+            }
+        }
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(previous) = serving.as_ref() {
             generation.http.adopt(&previous.http);
             http::modules::access_log::flush_all();
         }
+        crate::observe::debug::follow(&generation.http);
+        tracing::debug!("a generation serves");
         *serving = Some(Arc::clone(generation));
         Ok(())
     }
@@ -92,6 +99,8 @@ fn read_with(invocation: &Invocation, resources: &mut dyn Resources, pictures: b
         host_name: String::from_utf8_lossy(&facts.host_name).into_owned(),
         superuser: facts.superuser,
         access_log: invocation.full_name(invocation.profile.access_log.as_bytes()),
+        client_body_temp: invocation.full_name(invocation.profile.client_body_temp.as_bytes()),
+        temp_folders: temp_folders(invocation),
     };
     let mut needs = Needs::default();
     let http = {
@@ -193,6 +202,18 @@ fn is_fragment(root: &Block) -> bool {
     inner && !whole
 }
 
+/// Where temporary files are unless a directive says so (`--http-proxy-temp-path` and its kin).
+fn temp_folders(invocation: &Invocation) -> Vec<(&'static str, PathBuf)> {
+    let profile = invocation.profile;
+    let folders = [
+        ("proxy", profile.proxy_temp),
+        ("fastcgi", profile.fastcgi_temp),
+        ("uwsgi", profile.uwsgi_temp),
+        ("scgi", profile.scgi_temp),
+    ];
+    folders.map(|(kind, path)| (kind, invocation.full_name(path.as_bytes()))).to_vec()
+}
+
 /// A configuration that names no error log has the one of the command line or the build.
 fn default_error_log(settings: &mut Settings, invocation: &Invocation, scope: &Scope<'_>) {
     if settings.error_log.targets.is_empty() {
@@ -221,14 +242,19 @@ fn describe(needs: &mut Needs, settings: &Settings, http: &Http, invocation: &In
         working_directory: main.working_directory.clone(),
         environment: main.env.iter().map(|variable| variable.0.clone()).collect(),
     };
+    needs.directories.clone_from(&http.temp_folders);
+    needs.optional_directories.clone_from(&http.built_in_folders);
     needs.logs = http.log_files.iter().map(|file| file.path().to_path_buf()).collect();
     let target = |target: &error_log::Target| needs::ErrorLog {
-        path: match target.file {
-            error_log::File::Stderr => None,
-            error_log::File::Path(handle) => Some(http.log_files[handle.0 as usize].path().to_path_buf()),
+        target: match target.file {
+            error_log::File::Stderr => LogTarget::Stderr,
+            error_log::File::Path(handle) => LogTarget::File(http.log_files[handle.0 as usize].path().to_path_buf()),
+            error_log::File::Syslog(handle) => LogTarget::Syslog(http.syslogs[handle.0 as usize].need.clone()),
         },
         level: target.level,
+        json: target.json,
     };
+    needs.syslogs = http.syslogs.iter().map(|slot| slot.need.clone()).collect();
     needs.error_logs = settings.error_log.targets.iter().map(target).collect();
     needs.listeners = http.listeners.iter().map(|listener| listener_need(listener)).collect();
 }

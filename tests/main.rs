@@ -18,6 +18,7 @@ mod examples;
 mod fuzz_corpus;
 mod life;
 mod load;
+mod logs;
 mod support;
 mod tidy;
 mod tutorials;

@@ -30,8 +30,14 @@ pub enum Kind {
     Zone,
     LogFormat,
     LogFile,
+    /// A syslog server, as `access_log` and `error_log` write it.
+    Syslog,
     /// How the access logs of a file are buffered.
     LogBuffer,
+    /// A folder for temporary files, which the master makes for the worker.
+    TempFolder,
+    /// One that nobody has chosen: it is made where it can be.
+    BuiltInFolder,
     /// What the configuration uses that everything must be prepared for.
     Feature,
 }
@@ -67,6 +73,10 @@ pub struct Surroundings {
     pub superuser: bool,
     /// The access log of a configuration that names none.
     pub access_log: PathBuf,
+    /// Where request bodies are kept for a configuration that does not say.
+    pub client_body_temp: PathBuf,
+    /// The folders for temporary files of other kinds: `proxy`, `uwsgi`.
+    pub temp_folders: Vec<(&'static str, PathBuf)>,
 }
 
 /// Shared by all directives of one reading.
@@ -182,6 +192,12 @@ impl<'i> Scope<'i> {
     /// A path as nginx completes it: relative to the main file's directory.
     pub fn conf_path(&self, path: &[u8]) -> PathBuf {
         self.surroundings.conf.join(bytes_to_path(path))
+    }
+
+    /// The folder for temporary files of a kind, where the configuration names none.
+    pub fn temp_folder(&self, kind: &str) -> PathBuf {
+        let known = self.surroundings.temp_folders.iter().find(|(name, _)| *name == kind);
+        known.map_or_else(|| self.path(format!("{kind}_temp").as_bytes()), |(_, path)| path.clone())
     }
 
     /// The contents of a file the configuration names.

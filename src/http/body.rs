@@ -27,10 +27,14 @@ pub enum Body {
     /// Bytes and stretches of a file, one after the other: `multipart/byteranges`.
     Parts(std::vec::IntoIter<Body>, Box<Body>),
     Upstream(Box<UpstreamBody>),
+    Slices(Box<super::modules::slice::Slices>),
     Charset(Box<super::modules::charset::CharsetBody>),
     Gunzip(Box<super::modules::gunzip::GunzipBody>),
-    Gzip(Box<super::modules::gzip::GzipBody>),
+    Packed(Box<super::packing::PackedBody>),
     Sub(Box<super::modules::sub_filter::SubBody>),
+    Ssi(Box<super::modules::ssi::SsiBody>),
+    Subrequest(Box<super::subrequest::Subrequest>),
+    Stub(Box<super::subrequest::StubBody>),
 }
 
 /// Why a body ended early.
@@ -46,6 +50,9 @@ pub enum BodyError {
     /// What was to be made of it could not be; the text is for the log.
     #[error("{0}")]
     Filter(String),
+    /// Why is in the log.
+    #[error("a subrequest failed")]
+    Subrequest,
 }
 
 impl std::fmt::Debug for Body {
@@ -56,10 +63,14 @@ impl std::fmt::Debug for Body {
             Self::File(_) => "File",
             Self::Parts(..) => "Parts",
             Self::Upstream(_) => "Upstream",
+            Self::Slices(_) => "Slices",
             Self::Charset(_) => "Charset",
             Self::Gunzip(_) => "Gunzip",
-            Self::Gzip(_) => "Gzip",
+            Self::Packed(_) => "Packed",
             Self::Sub(_) => "Sub",
+            Self::Ssi(_) => "Ssi",
+            Self::Subrequest(_) => "Subrequest",
+            Self::Stub(_) => "Stub",
         })
     }
 }
@@ -91,10 +102,38 @@ impl Body {
                 }
             },
             Self::Upstream(body) => body.poll_next(cx),
+            Self::Slices(body) => body.poll_next(cx),
             Self::Charset(body) => body.poll_next(cx),
             Self::Gunzip(body) => body.poll_next(cx),
-            Self::Gzip(body) => body.poll_next(cx),
+            Self::Packed(body) => body.poll_next(cx),
             Self::Sub(body) => body.poll_next(cx),
+            Self::Ssi(body) => body.poll_next(cx),
+            Self::Subrequest(body) => body.poll_next(cx),
+            Self::Stub(body) => body.poll_next(cx),
+        }
+    }
+
+    /// Finds out what a page includes, before its turn to be put out.
+    pub fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Self::Ssi(body) = self {
+            body.read_ahead(cx);
+        }
+    }
+
+    /// Lets what a page includes go on, before its turn to be put out.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Self::Ssi(body) = self {
+            body.drive(cx);
+        }
+    }
+
+    /// Whether answers of other locations are part of it.
+    pub fn includes(&self) -> bool {
+        match self {
+            Self::Ssi(_) | Self::Subrequest(_) => true,
+            Self::Parts(rest, current) => current.includes() || rest.as_slice().iter().any(Self::includes),
+            Self::Packed(body) => body.inner().includes(),
+            _ => false,
         }
     }
 
@@ -102,10 +141,16 @@ impl Body {
     pub fn upstream(&self) -> Option<&UpstreamBody> {
         match self {
             Self::Upstream(body) => Some(body),
+            Self::Slices(body) => body.first().upstream(),
             Self::Charset(body) => body.inner().upstream(),
             Self::Gunzip(body) => body.inner().upstream(),
-            Self::Gzip(body) => body.inner().upstream(),
+            Self::Packed(body) => body.inner().upstream(),
             Self::Sub(body) => body.inner().upstream(),
+            Self::Ssi(body) => body.inner().upstream(),
+            Self::Stub(body) => body.inner().upstream(),
+            Self::Parts(rest, current) => {
+                current.upstream().or_else(|| rest.as_slice().iter().find_map(Self::upstream))
+            }
             _ => None,
         }
     }
@@ -132,10 +177,14 @@ impl Body {
             Self::Empty => true,
             Self::File(file) => file.left == 0,
             Self::Upstream(body) => body.is_over(),
+            Self::Slices(body) => body.is_empty(),
             Self::Parts(rest, current) => rest.len() == 0 && current.is_empty(),
             Self::Charset(body) => body.inner().is_empty(),
             Self::Sub(body) => body.is_empty(),
-            Self::Bytes(_) | Self::Gunzip(_) | Self::Gzip(_) => false,
+            Self::Ssi(body) => body.is_empty(),
+            Self::Subrequest(body) => body.is_over(),
+            Self::Stub(body) => body.is_empty(),
+            Self::Bytes(_) | Self::Gunzip(_) | Self::Packed(_) => false,
         }
     }
 }
@@ -154,7 +203,8 @@ pub struct FileBody {
 const FILE_PIECE: u64 = 64 << 10;
 
 impl FileBody {
-    fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+    /// The next piece of it.
+    pub fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         if self.left == 0 {
             return None;
         }

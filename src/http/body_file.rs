@@ -1,7 +1,11 @@
 //! `client_body_in_file_only`: a request's body in a file that others may read.
 
 use super::{body::RequestBodyError, exchange::Exchange, files::errno, modules::core::InFileOnly};
-use crate::observe::error_log::Level;
+use crate::{
+    config::{Kind, Scope, scope::bytes_to_path},
+    observe::error_log::Level,
+    syntax::Span,
+};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
@@ -66,11 +70,29 @@ pub fn receive(exchange: &mut Exchange) -> Result<(), RequestBodyError> {
     Ok(())
 }
 
+/// The feature of a configuration that keeps request bodies in files.
+const BODY_FILES: &[u8] = b"body files";
+
+/// Notes that the configuration keeps request bodies in files.
+pub fn announce(scope: &Scope<'_>) {
+    scope.refer(Kind::Feature, BODY_FILES, Span::default());
+}
+
+/// The folders that must be there: those the configuration names, and the build's own one if it is used. (nginx makes all
+/// of the build's own, used or not, and so does not start where it may not.)
+pub fn folders(scope: &Scope<'_>) -> Vec<PathBuf> {
+    if scope.find(Kind::Feature, BODY_FILES).is_some() {
+        let path = scope.surroundings.client_body_temp.as_os_str().as_bytes();
+        scope.refer(Kind::TempFolder, path, Span::default());
+    }
+    scope.names(Kind::TempFolder).iter().map(|folder| bytes_to_path(&folder.name).to_owned()).collect()
+}
+
 /// A new file in `client_body_temp_path`.
 fn open(exchange: &Exchange) -> Result<(File, PathBuf), RequestBodyError> {
     let (folder, levels) = match &exchange.location.settings.core.client_body_temp_path {
         Some(temp) => (temp.path.clone(), &temp.levels[..]),
-        None => (exchange.http.prefix.join("client_body_temp"), &[][..]),
+        None => (exchange.http.client_body_temp.clone(), &[][..]),
     };
     create(&folder, levels).map_err(|(path, error)| {
         let path = path.display();

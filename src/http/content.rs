@@ -3,7 +3,10 @@
 use super::{
     exchange::Exchange,
     files,
-    modules::{Settings, autoindex, dav, empty_gif, gzip_static, index, proxy, random_index, static_files, stub_status, uwsgi},
+    modules::{
+        Settings, autoindex, brotli, dav, empty_gif, fastcgi, gzip_static, index, memcached, proxy, random_index, scgi,
+        static_files, stub_status, uwsgi, zstd,
+    },
     phase::{Break, Phase},
 };
 use crate::observe::error_log::Level;
@@ -15,6 +18,9 @@ pub enum Content {
     Files,
     Proxy,
     Uwsgi,
+    Fastcgi,
+    Scgi,
+    Memcached,
     StubStatus,
     EmptyGif,
 }
@@ -26,6 +32,12 @@ impl Content {
             Self::Proxy
         } else if settings.uwsgi.pass.is_some() {
             Self::Uwsgi
+        } else if settings.fastcgi.pass.is_some() {
+            Self::Fastcgi
+        } else if settings.scgi.pass.is_some() {
+            Self::Scgi
+        } else if settings.memcached.pass.is_some() {
+            Self::Memcached
         } else if settings.stub_status.enabled.0 {
             Self::StubStatus
         } else if settings.empty_gif.enabled.0 {
@@ -37,7 +49,7 @@ impl Content {
 
     /// Whether a location `/name/` with this handler sends `/name` to itself.
     pub fn redirects_slash(self) -> bool {
-        matches!(self, Self::Proxy | Self::Uwsgi)
+        matches!(self, Self::Proxy | Self::Uwsgi | Self::Fastcgi | Self::Scgi | Self::Memcached)
     }
 }
 
@@ -46,6 +58,9 @@ pub async fn answer(exchange: &mut Exchange) -> Phase {
     match exchange.location.content {
         Content::Proxy => proxy::content(exchange).await,
         Content::Uwsgi => uwsgi::content(exchange).await,
+        Content::Fastcgi => fastcgi::content(exchange).await,
+        Content::Scgi => scgi::content(exchange).await,
+        Content::Memcached => memcached::content(exchange).await,
         Content::StubStatus => stub_status::content(exchange).await,
         Content::EmptyGif => empty_gif::content(exchange).await,
         Content::Files => {
@@ -53,6 +68,8 @@ pub async fn answer(exchange: &mut Exchange) -> Phase {
             index::content(exchange).await?;
             autoindex::content(exchange).await?;
             dav::content(exchange).await?;
+            brotli::content(exchange).await?;
+            zstd::content(exchange).await?;
             gzip_static::content(exchange).await?;
             static_files::content(exchange).await?;
             Phase::Break(Break::Status(nobody(exchange)))

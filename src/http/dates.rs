@@ -91,9 +91,19 @@ fn zone(offset: i32) -> (char, i32, i32) {
 /// How far local time is east of Greenwich at that moment, in seconds: `TZ`, else `/etc/localtime`, else none.
 /// The zone is read once, at the first call.
 pub fn local_offset(unix: i64) -> i32 {
+    Timestamp::from_second(unix).map_or(0, |at| here().to_offset(at).seconds())
+}
+
+/// The same, with the name of the zone.
+pub fn local_zone(unix: i64) -> (i32, String) {
+    let at = Timestamp::from_second(unix).unwrap_or(Timestamp::UNIX_EPOCH);
+    let zone = here().to_offset_info(at);
+    (zone.offset().seconds(), zone.abbreviation().to_owned())
+}
+
+fn here() -> &'static TimeZone {
     static ZONE: OnceLock<TimeZone> = OnceLock::new();
-    let zone = ZONE.get_or_init(|| TimeZone::try_system().unwrap_or(TimeZone::UTC));
-    Timestamp::from_second(unix).map_or(0, |at| zone.to_offset(at).seconds())
+    ZONE.get_or_init(|| TimeZone::try_system().unwrap_or(TimeZone::UTC))
 }
 
 /// Reads a date in any of the three forms of RFC 9110 section 5.6.7, exactly as lenient and as strict as

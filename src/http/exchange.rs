@@ -8,6 +8,7 @@ use super::{
     level::{Location, Server},
     modules::{State, rewrite},
     regex::{self, Regex},
+    subrequest::Terms,
     variables::{Change, Definition},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
     sync::Arc,
@@ -76,6 +77,16 @@ pub struct Exchange {
     pub tunnel_timeout: Duration,
     /// The connection over which an upstream is asked just now.
     pub asking: Option<Rc<super::heads::Meter>>,
+    /// How the answer of a subrequest is used.
+    pub terms: Terms,
+    /// What a client's request shares with all of its subrequests; made when there is something to share.
+    family: OnceCell<Rc<Family>>,
+}
+
+/// What a client's request and its subrequests have in common.
+#[derive(Default)]
+struct Family {
+    /// One list of variables for all of them.
     values: RefCell<Vec<Value>>,
 }
 
@@ -260,12 +271,13 @@ impl Exchange {
             upstream_fields: super::heads::Fields::new(),
             tunnel_timeout: Duration::ZERO,
             asking: None,
-            values: RefCell::default(),
+            terms: Terms::default(),
+            family: OnceCell::new(),
         }
     }
 
     /// A request of the server's own inside of this one, before any phase (`ngx_http_subrequest`). It has the fields of
-    /// this one's head, and starts with its variables.
+    /// this one's head, and shares its variables.
     pub fn child(&self, path: Bytes, args: Bytes, body: RequestBody) -> Self {
         let mut head = self.head.clone();
         head.method = Bytes::from_static(b"GET");
@@ -276,19 +288,52 @@ impl Exchange {
         let mut child = Self::new(http, connection, server, head, body);
         child.path = path;
         child.args = args;
-        child.host = self.host.clone();
         child.internal = true;
         child.pristine = false;
         child.depth = self.depth + 1;
-        child.state.realip.clone_from(&self.state.realip);
+        child.state.ssi = self.state.ssi.below();
         child.state.userid = self.state.userid.inside(&self.location.settings.userid);
-        child.take_values(self);
-        child
+        child.related(self)
     }
 
-    /// Has the variables that were set or remembered for another exchange.
-    pub fn take_values(&mut self, other: &Self) {
-        self.values.get_mut().clone_from(&other.values.borrow());
+    /// This request once more: for what is made of its answer while that is sent.
+    pub fn twin(&self) -> Self {
+        let (http, connection, server) =
+            (Arc::clone(&self.http), Rc::clone(&self.connection), Arc::clone(&self.server));
+        let mut twin = Self::new(http, connection, server, self.head.clone(), self.body.share());
+        twin.location = Arc::clone(&self.location);
+        twin.method = self.method;
+        twin.path = self.path.clone();
+        twin.args = self.args.clone();
+        twin.internal = self.internal;
+        twin.pristine = self.pristine;
+        twin.quoted = self.quoted;
+        twin.depth = self.depth;
+        twin.captures = self.captures.clone();
+        twin.tries.clone_from(&self.tries);
+        twin.upstream_fields = self.upstream_fields.clone();
+        twin.started = self.started;
+        twin.terms.in_memory = self.terms.in_memory;
+        twin.state.ssi = self.state.ssi.beside();
+        twin.related(self)
+    }
+
+    /// With what belongs to the client's request rather than to this one.
+    fn related(mut self, other: &Self) -> Self {
+        self.host = other.host.clone();
+        self.state.realip.clone_from(&other.state.realip);
+        self.state.core.request_id = other.state.core.request_id.clone();
+        self.family = Rc::clone(other.family()).into();
+        self
+    }
+
+    /// How many requests belong together, this one among them.
+    pub fn relatives(&self) -> usize {
+        Rc::strong_count(self.family())
+    }
+
+    fn family(&self) -> &Rc<Family> {
+        self.family.get_or_init(Rc::default)
     }
 
     /// Appends a variable's value; whether it has one.
@@ -375,11 +420,11 @@ impl Exchange {
     }
 
     fn stored(&self, handle: Handle) -> Option<Value> {
-        self.values.borrow().get(handle.0 as usize).cloned()
+        self.family.get()?.values.borrow().get(handle.0 as usize).cloned()
     }
 
     fn store(&self, handle: Handle, value: Value) {
-        let mut values = self.values.borrow_mut();
+        let mut values = self.family().values.borrow_mut();
         let at = handle.0 as usize;
         if values.len() <= at {
             values.resize(self.http.variables.len().max(at + 1), Value::Unset);

@@ -8,7 +8,11 @@ use super::{
 };
 use crate::{
     config::{Handle, Kind, Scope, values::Address},
-    observe::{LogSlot, error_log::Level},
+    observe::{
+        LogSlot,
+        error_log::Level,
+        syslog::{self, SyslogSlot},
+    },
     syntax::Block,
     upstream::Group,
 };
@@ -28,6 +32,8 @@ pub struct Http {
     pub upstreams: Vec<Option<Arc<Group>>>,
     /// The log files; indexed by handles of [`Kind::LogFile`].
     pub log_files: Vec<Arc<LogSlot>>,
+    /// The syslog servers; indexed by handles of [`Kind::Syslog`].
+    pub syslogs: Vec<Arc<SyslogSlot>>,
     /// The formats of `log_format`; indexed by handles of [`Kind::LogFormat`].
     pub log_formats: Vec<Option<Arc<access_log::Format>>>,
     /// Some level has `add_trailer`.
@@ -36,6 +42,12 @@ pub struct Http {
     pub hostname: String,
     /// For folders that variables name.
     pub prefix: PathBuf,
+    /// Where request bodies are kept for a configuration that does not say.
+    pub client_body_temp: PathBuf,
+    /// The folders for temporary files.
+    pub temp_folders: Vec<PathBuf>,
+    /// Those that nobody has chosen.
+    pub built_in_folders: Vec<PathBuf>,
     /// `worker_connections`: what a thread takes.
     pub connections_limit: usize,
 }
@@ -55,6 +67,7 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
         upstreams: modules::upstream::groups(&settings.upstream, scope),
         log_formats: access_log::formats(&settings.access_log, scope),
         log_files: scope.names(Kind::LogFile).iter().map(|file| Arc::new(LogSlot::new(&file.name))).collect(),
+        syslogs: syslog::slots(scope),
         servers: levels.servers,
         listeners,
         variables,
@@ -63,6 +76,9 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
         trailers: modules::headers::sends_trailers(scope),
         hostname: scope.surroundings.host_name.clone(),
         prefix: scope.surroundings.prefix.clone(),
+        client_body_temp: scope.surroundings.client_body_temp.clone(),
+        temp_folders: super::body_file::folders(scope),
+        built_in_folders: super::temp_files::built_in(scope),
         connections_limit,
     }
 }
@@ -84,7 +100,7 @@ impl Http {
 
     /// Writes a line that belongs to no request to the error log of the http level.
     pub fn log(&self, level: Level, message: &str) {
-        crate::observe::error_log::connection_line(self, &self.settings.error_log, level, 0, message);
+        crate::observe::error_log::plain_line(self, &self.settings.error_log, level, message);
     }
 
     /// Takes over the state of groups that the generation before had under the same name.

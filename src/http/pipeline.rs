@@ -2,6 +2,7 @@
 //! call is static, and a module that was not configured costs one test.
 
 use super::{
+    body::Body,
     content,
     exchange::Exchange,
     level::Location,
@@ -15,6 +16,7 @@ use super::{
     regex::{self, Regex},
     response::Response,
     special,
+    subrequest::StubBody,
 };
 use crate::{observe::error_log::Level, upstream::pass};
 use bytes::Bytes;
@@ -38,7 +40,7 @@ async fn early_body(exchange: &mut Exchange) -> Phase {
     if !exchange.location.settings.core.client_body_early_read.test(exchange) {
         return Phase::Continue(());
     }
-    test_size(exchange)?;
+    test_size(exchange, " while reading client request headers")?;
     Box::pin(pass::read_body(exchange, false)).await
 }
 
@@ -50,12 +52,14 @@ pub async fn post_action(exchange: &mut Exchange) {
             false => Redirect::Named(target),
         };
         let Ok(entry) = follow(exchange, redirect) else { return };
-        let ended = phases(exchange, entry).await;
-        // What a redirect within it would show is as little wanted as what it says itself.
-        if let Phase::Break(Break::Redirect(redirect)) = ended
-            && let Ok(entry) = follow(exchange, redirect)
-        {
-            let _ = phases(exchange, entry).await;
+        let mut ended = phases(exchange, entry).await;
+        while let Phase::Break(Break::Redirect(redirect)) = ended {
+            let Ok(entry) = follow(exchange, redirect) else { return };
+            ended = phases(exchange, entry).await;
+        }
+        // The log says so, though it was not sent.
+        if let Phase::Break(Break::Answer(response)) = ended {
+            exchange.sent.status = response.status;
         }
     }
 }
@@ -77,13 +81,17 @@ async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Response>
         let redirect = match ended {
             Phase::Break(Break::Answer(response)) => match filters(exchange, *response).await {
                 Ok(response) => return Some(response),
-                Err(status) => {
-                    ended = Phase::Break(Break::Status(status));
+                Err(instead) => {
+                    ended = Phase::Break(instead);
                     continue;
                 }
             },
             Phase::Break(Break::Close) => return None,
             Phase::Break(Break::Redirect(redirect)) => redirect,
+            Phase::Break(Break::Status(_)) if exchange.terms.stub.is_some() => {
+                ended = special::stub(exchange).into_phase();
+                continue;
+            }
             Phase::Break(Break::Status(status)) => match error_page::lookup(exchange, status) {
                 Some(error_page::Page::Redirect(redirect)) => redirect,
                 Some(error_page::Page::Answer(response)) => {
@@ -198,6 +206,12 @@ fn find_location(exchange: &mut Exchange) -> Phase {
         return Phase::Break(redirect::to_slash(exchange, &location.name));
     }
     exchange.location = Arc::clone(found.outcome.location().unwrap_or(&server.base));
+    tracing::debug!(
+        connection = exchange.connection.serial,
+        uri = %String::from_utf8_lossy(&exchange.path),
+        location = %String::from_utf8_lossy(&exchange.location.name),
+        "location chosen"
+    );
     if exchange.location.settings.core.internal.0 && !exchange.internal {
         return Phase::Break(Break::Status(404));
     }
@@ -206,15 +220,15 @@ fn find_location(exchange: &mut Exchange) -> Phase {
     {
         exchange.location = Arc::clone(&except.level);
     }
-    test_size(exchange)
+    test_size(exchange, "")
 }
 
-/// `client_max_body_size`, against what the head announces.
-fn test_size(exchange: &Exchange) -> Phase {
+/// `client_max_body_size`, against what the head announces; `action` is what nginx is doing just then.
+fn test_size(exchange: &Exchange, action: &str) -> Phase {
     let max = exchange.location.settings.core.client_max_body_size.0;
     if exchange.body.too_large(max) || max != 0 && exchange.body.received() > max {
         let length = exchange.head.content_length.unwrap_or(0);
-        exchange.log(Level::Err, &format!("client intended to send too large body: {length} bytes"));
+        exchange.log(Level::Err, &format!("client intended to send too large body: {length} bytes{action}"));
         return Phase::Break(Break::Status(413));
     }
     Phase::Continue(())
@@ -273,12 +287,17 @@ fn follow(exchange: &mut Exchange, redirect: Redirect) -> Result<Entry, u16> {
     }
 }
 
-/// The header and body filters, in nginx's order. One may turn the answer into an error, which has its page like any.
-async fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, u16> {
+/// The header and body filters, in nginx's order. One may put something else in the answer's
+/// place: an error has its page like any.
+async fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, Break> {
     error_page::finish(exchange, &mut response);
+    if let Some(stub) = exchange.terms.stub.take() {
+        response.body = Body::Stub(Box::new(StubBody::new(std::mem::take(&mut response.body), stub.text)));
+    }
     let main = exchange.depth == 0;
     if main {
-        super::not_modified::filter(exchange, &mut response)?;
+        super::modules::slice::filter(exchange, &mut response)?;
+        super::not_modified::filter(exchange, &mut response).map_err(Break::Status)?;
         headers::filter(exchange, &mut response);
         super::modules::userid::filter(exchange, &mut response);
     }
@@ -286,12 +305,15 @@ async fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Resp
     let joined = addition::filter(exchange, &mut response);
     super::modules::sub_filter::filter(exchange, &mut response);
     super::modules::charset::filter(exchange, &mut response);
+    super::modules::ssi::filter(exchange, &mut response);
     if joined {
-        Box::pin(addition::join(exchange, &mut response)).await;
+        addition::join(exchange, &mut response);
     }
     if main {
+        super::modules::brotli::filter(exchange, &mut response);
+        super::modules::zstd::filter(exchange, &mut response);
         super::modules::gzip::filter(exchange, &mut response);
-        super::range::filter(exchange, &mut response)?;
+        super::range::filter(exchange, &mut response).map_err(Break::Status)?;
     }
     Ok(response)
 }

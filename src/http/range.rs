@@ -19,7 +19,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
     let Some(length) = response.content_length else { return Ok(()) };
     if !response.ranges
         || response.status != 200
-        || !(sliceable(&response.body) || matches!(response.body, Body::Upstream(_)))
+        || !(sliceable(&response.body) || matches!(response.body, Body::Upstream(_) | Body::Slices(_)))
     {
         return Ok(());
     }
@@ -46,13 +46,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
             response.status_line = None;
             response.push(&b"Content-Range"[..], ranges::content_range(&range, length));
             response.content_length = Some(range.end - range.start);
-            response.body = match std::mem::take(&mut response.body) {
-                Body::Upstream(mut body) => {
-                    body.cut(&range);
-                    Body::Upstream(body)
-                }
-                body => slice(&body, &range),
-            };
+            response.body = part(std::mem::take(&mut response.body), &range);
         }
         Plan::Multi(parts) => multipart(response, &parts, length),
         Plan::Unsatisfiable => {
@@ -100,6 +94,21 @@ fn sliceable(body: &Body) -> bool {
     match body {
         Body::Charset(recoded) => recoded.keeps_length() && sliceable(recoded.inner()),
         body => matches!(body, Body::Empty | Body::Bytes(_) | Body::File(_)),
+    }
+}
+
+/// A part of a body whose length is known.
+pub fn part(body: Body, range: &Range<u64>) -> Body {
+    match body {
+        Body::Upstream(mut body) => {
+            body.cut(range);
+            Body::Upstream(body)
+        }
+        Body::Slices(mut body) => {
+            body.cut(range);
+            Body::Slices(body)
+        }
+        body => slice(&body, range),
     }
 }
 

@@ -91,14 +91,15 @@ fn bounds(item: &[u8], length: i64) -> Option<(i64, i64)> {
     })
 }
 
-fn skip_spaces(rest: &mut &[u8]) {
+/// Passes over spaces.
+pub fn skip_spaces(rest: &mut &[u8]) {
     while let Some(after) = rest.strip_prefix(b" ") {
         *rest = after;
     }
 }
 
 /// The decimal number that must come next, if it fits.
-fn number(rest: &mut &[u8]) -> Option<i64> {
+pub fn number(rest: &mut &[u8]) -> Option<i64> {
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (number, after) = rest.split_at_checked(digits)?;
     *rest = after;
@@ -108,6 +109,27 @@ fn number(rest: &mut &[u8]) -> Option<i64> {
 /// `Content-Range` of a 206 with one part, and the line in each part of several: `bytes 0-99/1000`.
 pub fn content_range(range: &Range<u64>, length: u64) -> String {
     format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1))
+}
+
+/// Reads a `Content-Range`: the part, and the length of the whole, which is `None` where it says `*`
+/// (`ngx_http_slice_parse_content_range`).
+pub fn parse_content_range(value: &[u8]) -> Option<(Range<u64>, Option<u64>)> {
+    let mut rest = value.strip_prefix(b"bytes ")?;
+    let mut next = |before: &[u8]| {
+        rest = rest.strip_prefix(before)?;
+        skip_spaces(&mut rest);
+        let number = match rest {
+            [b'*', behind @ ..] if before == b"/" => {
+                rest = behind;
+                None
+            }
+            _ => Some(number(&mut rest)?.unsigned_abs()),
+        };
+        skip_spaces(&mut rest);
+        Some(number)
+    };
+    let (start, last, complete) = (next(b"")??, next(b"-")??, next(b"/")?);
+    rest.is_empty().then_some((start..last + 1, complete))
 }
 
 /// `Content-Range` of a 416: `bytes */1000`.
@@ -250,6 +272,25 @@ mod tests {
             [("bytes=0-", Plan::Ignore), ("bytes=-5", Plan::Ignore), ("bytes=1-", Plan::Unsatisfiable)]
         {
             assert_eq!(plan(0, header.as_bytes(), UNLIMITED), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_content_range_is_read_with_any_spaces() {
+        for (value, range) in [
+            ("bytes 0-9/100", Some((0..10, Some(100)))),
+            ("bytes  5 - 9 / 100 ", Some((5..10, Some(100)))),
+            ("bytes 5-9/*", Some((5..10, None))),
+            ("bytes 5-9/* ", Some((5..10, None))),
+            ("bytes 5-9/**", None),
+            ("bytes */100", None),
+            ("bytes=0-9/100", None),
+            ("bytes 0-9", None),
+            ("bytes 0-/9", None),
+            ("bytes 0-9223372036854775808/9", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_content_range(value.as_bytes()), range, "{value}");
         }
     }
 

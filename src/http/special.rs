@@ -1,6 +1,6 @@
 //! Answers nginx makes itself: error pages and the pages of redirects (`ngx_http_special_response_handler`).
 
-use super::{agent::Agent, exchange::Exchange, response::Response, status};
+use super::{agent::Agent, body::Body, exchange::Exchange, response::Response, status};
 use bytes::Bytes;
 
 /// The built-in answer for a status.
@@ -30,6 +30,12 @@ fn page(exchange: &Exchange, code: u16) -> Response {
     };
     response.close = status::closes_connection(code);
     response
+}
+
+/// The text that stands for a subrequest that has failed (`ngx_http_ssi_stub_output`).
+pub fn stub(exchange: &mut Exchange) -> Response {
+    let Some(stub) = exchange.terms.stub.take() else { return Response::new(0) };
+    Response { content_type: stub.content_type, body: Body::from(stub.text), ..Response::new(0) }
 }
 
 /// Browsers that showed a page of their own in place of a short one.

@@ -142,6 +142,8 @@ fn read(text: &str) -> (Http, Sources, Vec<Fault>) {
         host_name: "testing".to_owned(),
         superuser: true,
         access_log: "/dev/null".into(),
+        temp_folders: Vec::new(),
+        client_body_temp: "/nowhere/client_body_temp".into(),
     };
     let scope = Scope::new(surroundings, &Nothing);
     let http = super::generation::read(&block, Settings::default(), 512, &scope);

@@ -159,6 +159,8 @@ async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Notify>) {
         needs::Address::Ip(ip) => Address::Tcp(*ip),
         needs::Address::Unix(path) => Address::Unix(path.clone()),
     };
+    // A listener that a reload takes away may still have connections waiting: they are served as before.
+    let mut http = worker.http();
     match listener.socket {
         Socket::Tcp(socket) => {
             let Ok(socket) = tokio::net::TcpListener::from_std(socket) else { return };
@@ -166,13 +168,13 @@ async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Notify>) {
                 // A socket without TCP_NODELAY is slower, not wrong.
                 let _ = stream.set_nodelay(true);
                 let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Tcp);
-                worker.connected(stream, &address, local, Address::Tcp(remote));
+                worker.connected(stream, &mut http, &address, local, Address::Tcp(remote));
             }
         }
         Socket::Unix(socket) => {
             let Ok(socket) = tokio::net::UnixListener::from_std(socket) else { return };
             while let Some((stream, _)) = next(&worker, &closing, async || socket.accept().await).await {
-                worker.connected(stream, &address, address.clone(), Address::Unix("".into()));
+                worker.connected(stream, &mut http, &address, address.clone(), Address::Unix("".into()));
             }
         }
         Socket::Udp(_) | Socket::UnixDatagram(_) => {}
@@ -249,12 +251,17 @@ impl Worker {
     fn connected<S: connection::Stream>(
         self: &Rc<Self>,
         stream: S,
+        latest: &mut Arc<Http>,
         listener: &Address,
         local: Address,
         remote: Address,
     ) {
         self.clock.update();
-        let http = self.http();
+        let now = self.http();
+        if now.listener(listener).is_some() {
+            *latest = now;
+        }
+        let http = Arc::clone(latest);
         let Some(listener) = http.listener(listener) else { return };
         self.counts.accepted.fetch_add(1, Relaxed);
         if self.connections.get() >= http.connections_limit {

@@ -1,45 +1,53 @@
-//! Lines of the error log, as nginx writes them: `2026/11/21 10:00:00 [error] 1#1: *7 text, client: …`.
+//! What lines of the error log say: about a request, a connection, or the server as a whole. How they are written is the
+//! process room's.
 
-pub use crate::process::Level;
+pub use crate::process::{Level, Line};
 
-use crate::http::{dates, exchange::Exchange, modules::error_log::Conf};
-use std::{fmt::Write, time::SystemTime};
+use crate::http::{Http, connection::Connection, exchange::Exchange, modules::error_log::Conf};
 
-/// Writes a line about a request to every target of `conf` that keeps its level.
+/// Writes a line about a request to every target of `conf` that keeps its level (`ngx_http_log_error`).
 pub fn request_line(exchange: &Exchange, conf: &Conf, level: Level, message: &str, upstream: Option<&str>) {
-    let mut line = start(level);
-    let _ = write!(line, "*{} {message}, client: {}", exchange.connection.serial, exchange.remote_ip());
-    let _ = write!(line, ", server: {}", String::from_utf8_lossy(&exchange.server.name));
-    let _ = write!(line, ", request: \"{}\"", String::from_utf8_lossy(&exchange.head.line));
+    let mut line = Line::new(level, message.as_bytes());
+    line.connection = Some(exchange.connection.serial);
+    line.about("client", exchange.remote_ip().as_bytes());
+    line.about("server", &exchange.server.name[..]);
+    line.quote("request", &exchange.head.line[..]);
     if exchange.depth > 0 {
-        let _ = write!(line, ", subrequest: \"{}\"", String::from_utf8_lossy(&exchange.path));
+        line.quote("subrequest", &exchange.path[..]);
     }
     if let Some(upstream) = upstream {
-        let _ = write!(line, ", upstream: \"{upstream}\"");
+        line.quote("upstream", upstream.as_bytes());
     }
-    for (label, field) in [("host", "host"), ("referrer", "referer")] {
+    for (name, field) in [("host", "host"), ("referrer", "referer")] {
         if let Some(value) = exchange.field(field) {
-            let _ = write!(line, ", {label}: \"{}\"", String::from_utf8_lossy(value));
+            line.quote(name, value);
         }
     }
-    line.push('\n');
-    conf.write(&exchange.http, level, line.as_bytes());
+    conf.write(&exchange.http, &line);
 }
 
-/// Writes a line about a connection that has no request (yet).
-pub fn connection_line(http: &crate::http::Http, conf: &Conf, level: Level, serial: u64, message: &str) {
+/// Writes a line about a connection that has no request (yet); `server` is the address it came to, where that is said.
+pub fn connection_line(
+    http: &Http,
+    conf: &Conf,
+    level: Level,
+    connection: &Connection,
+    server: Option<&str>,
+    message: &str,
+) {
     if conf.keeps(level) {
-        let mut line = start(level);
-        let _ = writeln!(line, "*{serial} {message}");
-        conf.write(http, level, line.as_bytes());
+        let mut line = Line::new(level, message.as_bytes());
+        line.connection = Some(connection.serial);
+        if let Some(server) = server {
+            line.about("client", connection.remote_text().as_bytes()).about("server", server.as_bytes());
+        }
+        conf.write(http, &line);
     }
 }
 
-/// Date, level, process and thread.
-fn start(level: Level) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let stamp = dates::error_log_time(now, dates::local_offset(now));
-    let pid = std::process::id();
-    format!("{stamp} [{}] {pid}#{pid}: ", level.name())
+/// Writes a line about nobody's request.
+pub fn plain_line(http: &Http, conf: &Conf, level: Level, message: &str) {
+    if conf.keeps(level) {
+        conf.write(http, &Line::new(level, message.as_bytes()));
+    }
 }

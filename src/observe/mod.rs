@@ -1,6 +1,8 @@
 //! What the server says about itself: error log lines and the files that logs go to.
 
+pub mod debug;
 pub mod error_log;
 mod file;
+pub mod syslog;
 
 pub use file::LogSlot;

@@ -124,14 +124,18 @@ pub(super) fn reopen(files: &LogFiles, owner: Option<u32>, log: &Log) {
 /// (`ngx_create_paths`).
 pub(super) fn create_directories(needs: &Needs, log: &Log) -> Result<(), NotOpened> {
     let owner = needs.identity.user.as_ref().filter(|_| sys::is_superuser()).map(|user| user.uid);
+    let create = |path: &Path| match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(format!("mkdir() \"{}\" failed ({})", path.display(), Errno::from(error)))
+        }
+        _ => owner.map_or(Ok(()), |uid| give(path, uid, 0o700)),
+    };
+    for path in &needs.optional_directories {
+        // Who needs a file finds another place for it.
+        let _ = create(path);
+    }
     for path in &needs.directories {
-        let created = match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(format!("mkdir() \"{}\" failed ({})", path.display(), Errno::from(error)))
-            }
-            _ => owner.map_or(Ok(()), |uid| give(path, uid, 0o700)),
-        };
-        if let Err(text) = created {
+        if let Err(text) = create(path) {
             log.write(Level::Emerg, text);
             return Err(NotOpened);
         }
@@ -187,5 +191,7 @@ mod tests {
         log.capture();
         assert!(create_directories(&needs, &log).is_err());
         assert!(String::from_utf8(log.captured()).unwrap().ends_with("b/c\" failed (2: No such file or directory)\n"));
+        let needs = Needs { optional_directories: needs.directories, ..Needs::default() };
+        assert!(create_directories(&needs, &log).is_ok());
     }
 }

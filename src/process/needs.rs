@@ -17,6 +17,8 @@ pub struct Needs {
     pub error_logs: Vec<ErrorLog>,
     /// Directories for temporary files, created for the worker's user with mode 0700 (`ngx_create_paths`).
     pub directories: Vec<PathBuf>,
+    /// The same, where it does no harm if there is none.
+    pub optional_directories: Vec<PathBuf>,
     /// `pid`, a full path.
     pub pid: PathBuf,
     /// `daemon`.
@@ -41,6 +43,7 @@ impl Default for Needs {
             syslogs: Vec::new(),
             error_logs: Vec::new(),
             directories: Vec::new(),
+            optional_directories: Vec::new(),
             pid: PathBuf::new(),
             daemon: true,
             master_process: true,

@@ -6,8 +6,9 @@ use super::{
     files::{LogFile, LogFiles},
     invocation::Invocation,
     log::Level,
-    needs::Needs,
+    needs::{self, Needs},
     resources::Resources,
+    syslog::{Syslog, Syslogs},
     worker::Thread,
 };
 

@@ -79,8 +79,7 @@ impl Syslog {
 
     /// `<190>Nov  1 10:00:00 host nginx: ` (`ngx_syslog_add_header`).
     fn head(&self, severity: u8) -> Vec<u8> {
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let now = sys::local_time(SystemTime::now());
         let month = usize::try_from(now.month - 1).ok().and_then(|at| MONTHS.get(at)).copied().unwrap_or("Jan");
         let priority = u16::from(self.need.facility) * 8 + u16::from(severity);
@@ -146,10 +145,9 @@ mod tests {
     fn a_line_is_a_datagram_with_a_head() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut packet = [0; 512];
-        for (host, severity, start, end) in [
-            (Some("machine"), None, "<190>", " machine nginx: GET /"),
-            (None, Some(3), "<187>", " nginx: GET /"),
-        ] {
+        for (host, severity, start, end) in
+            [(Some("machine"), None, "<190>", " machine nginx: GET /"), (None, Some(3), "<187>", " nginx: GET /")]
+        {
             let syslog = syslog(Address::Ip(server.local_addr().unwrap()), host);
             syslog.send(severity, b"GET /").unwrap();
             let length = server.recv(&mut packet).unwrap();
@@ -164,7 +162,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let syslog = syslog(Address::Unix(path.clone()), None);
-        assert_eq!(syslog.send(None, b"one").unwrap_err().to_string(), "connect() failed (2: No such file or directory)");
+        assert_eq!(
+            syslog.send(None, b"one").unwrap_err().to_string(),
+            "connect() failed (2: No such file or directory)"
+        );
         let mut packet = [0; 512];
         for _ in 0..2 {
             let server = UnixDatagram::bind(&path).unwrap();

@@ -1,13 +1,19 @@
 //! The body of an upstream's answer, as it comes.
 
-use super::{Failure, link::Link, pool::Key, selection::Selection, shape::Shape, wire::answer::AnswerBody};
-use crate::http::{body::BodyError, exchange::Exchange, heads::Meter, worker::Worker};
+use super::{
+    Failure, link::Link, pass, peer::Peer, pool::Key, selection::Selection, shape::Shape, wire::answer::AnswerBody,
+};
+use crate::{
+    http::{body::BodyError, exchange::Exchange, heads::Meter, worker::Worker},
+    observe::error_log::Level,
+};
 use bytes::Bytes;
 use std::{
     future::Future,
     ops::Range,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -28,6 +34,28 @@ pub struct UpstreamBody {
     began: Option<Instant>,
     selection: Option<Selection>,
     shape: Option<Box<Shape>>,
+    source: Option<Source>,
+    /// Why it ended too early.
+    failed: Option<String>,
+}
+
+/// Whom the log names when something is said about a body.
+#[derive(Clone)]
+pub struct Source {
+    /// `http://` and its kin.
+    pub scheme: &'static str,
+    pub peer: Arc<Peer>,
+    /// The path that was asked for.
+    pub uri: Bytes,
+}
+
+impl Source {
+    /// The upstream as nginx's log names it.
+    pub fn text(&self) -> String {
+        let (scheme, name, uri) = (self.scheme, &self.peer.name, String::from_utf8_lossy(&self.uri));
+        let colon = if name.starts_with("unix:") { ":" } else { "" };
+        format!("{scheme}{name}{colon}{uri}")
+    }
 }
 
 impl UpstreamBody {
@@ -35,13 +63,33 @@ impl UpstreamBody {
     pub fn new(lease: Lease, rest: AnswerBody, gap: Duration) -> Box<Self> {
         let meter = Rc::clone(&lease.link.meter);
         let lease = Some(lease);
-        Box::new(Self { lease, rest, meter, gap, timer: None, length: 0, began: None, selection: None, shape: None })
+        Box::new(Self {
+            lease,
+            rest,
+            meter,
+            gap,
+            timer: None,
+            length: 0,
+            began: None,
+            selection: None,
+            shape: None,
+            source: None,
+            failed: None,
+        })
     }
 
     /// Keeps the peer's selection until the body has ended.
-    pub fn hold(&mut self, selection: Selection, began: Instant) {
+    pub fn hold(&mut self, selection: Selection, began: Instant, source: Source) {
         self.selection = Some(selection);
         self.began = Some(began);
+        self.source = Some(source);
+    }
+
+    /// Nobody wants it. If there is none, its connection can serve others.
+    pub fn forgo(&mut self) {
+        if self.rest.is_over() {
+            self.end(true);
+        }
     }
 
     /// `_limit_rate`, bytes a second; 0 is no limit.
@@ -67,8 +115,8 @@ impl UpstreamBody {
     }
 
     /// The connection itself, when the answer was a switch of protocols.
-    pub fn take_link(self) -> Option<Box<Link>> {
-        self.lease.map(|lease| lease.link)
+    pub fn take_link(mut self) -> Option<Box<Link>> {
+        self.lease.take().map(|lease| lease.link)
     }
 
     /// Writes what is known at the end into the request's last attempt.
@@ -83,6 +131,22 @@ impl UpstreamBody {
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.response_ms = self.began.map(|began| now.millis_since(began));
             attempt.response_length = self.length;
+        }
+        if self.failed.is_some() || !self.rest.notes().is_empty() {
+            self.tell(exchange);
+        }
+    }
+
+    /// Writes what there is to say about it to the error log.
+    #[cold]
+    fn tell(&self, exchange: &Exchange) {
+        let about = self.source.as_ref().map(Source::text);
+        let log = |level, text: &dyn std::fmt::Display| {
+            exchange.log_about(level, &format!("{text} while reading upstream"), about.as_deref());
+        };
+        self.rest.notes().iter().for_each(|note| log(pass::level(note), note));
+        if let Some(failed) = &self.failed {
+            log(Level::Err, failed);
         }
     }
 
@@ -102,7 +166,11 @@ impl UpstreamBody {
                 }
                 match &next {
                     Some(Ok(piece)) => self.length += piece.len() as u64,
-                    Some(Err(_)) | None => self.selection = None,
+                    Some(Err(failure)) => {
+                        self.failed = Some(failure.to_string());
+                        self.selection = None;
+                    }
+                    None => self.selection = None,
                 }
                 Poll::Ready(next.map(|piece| piece.map_err(BodyError::Upstream)))
             }
@@ -110,6 +178,7 @@ impl UpstreamBody {
                 let gap = self.gap;
                 let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(gap)));
                 ready!(timer.as_mut().poll(cx));
+                self.failed = Some(Failure::Timeout.to_string());
                 Poll::Ready(Some(Err(BodyError::Upstream(Failure::Timeout))))
             }
         }
@@ -127,8 +196,21 @@ impl UpstreamBody {
 
     /// Nothing more comes. If that is how it should be, the connection can serve others.
     fn end(&mut self, well: bool) {
-        if let Some(lease) = self.lease.take().filter(|lease| well && lease.keep) {
-            lease.give_back();
+        if let Some(lease) = self.lease.take().filter(|lease| well && lease.keep && self.rest.is_clean()) {
+            lease.give_back(None);
+        }
+    }
+}
+
+impl Drop for UpstreamBody {
+    /// Who has all of a body does not wait for what ends it. The connection does.
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take().filter(|_| self.rest.wants_end()) {
+            let rest = self.rest.take();
+            match lease.keep {
+                true => lease.give_back(Some(rest)),
+                false => lease.worker.pool.see_off(lease.link, rest, lease.worker.clock.instant() + self.gap),
+            }
         }
     }
 }
@@ -143,7 +225,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    fn give_back(self) {
-        self.worker.pool.put(&self.key, self.link, self.worker.clock.instant());
+    fn give_back(self, rest: Option<AnswerBody>) {
+        self.worker.pool.put(&self.key, self.link, rest, self.worker.clock.instant());
     }
 }

@@ -24,6 +24,9 @@ pub enum Failure {
     /// The answer is no HTTP.
     #[error("{0}")]
     Invalid(String),
+    /// It said what it must not say (`fastcgi_catch_stderr`), which was logged.
+    #[error("")]
+    Caught,
     /// The client's body could not be had to its end; nobody else is to blame.
     #[error(transparent)]
     Client(RequestBodyError),
@@ -60,7 +63,7 @@ impl Failure {
         match self {
             Self::Connect(..) | Self::Io(..) | Self::Closed => Some(cases::ERROR),
             Self::ConnectTimeout | Self::Timeout => Some(cases::TIMEOUT),
-            Self::Invalid(_) => Some(cases::INVALID_HEADER),
+            Self::Invalid(_) | Self::Caught => Some(cases::INVALID_HEADER),
             Self::Client(_) | Self::Local(_) => None,
         }
     }

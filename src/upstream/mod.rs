@@ -20,6 +20,8 @@ pub mod peer;
 pub mod pool;
 pub mod selection;
 mod shape;
+pub mod spool;
+pub mod store;
 pub mod wire;
 
 pub use balance::Balance;

@@ -1,10 +1,11 @@
 //! Kept connections to peers: each thread has its own, as each nginx worker has.
 
-use super::{Group, link::Link, local::Local, peer::Peer};
+use super::{Group, link::Link, local::Local, peer::Peer, wire::answer::AnswerBody};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -21,19 +22,56 @@ impl Key {
     pub fn new(group: &Arc<Group>, peer: &Arc<Peer>, local: Option<Local>) -> Self {
         Self { group: Arc::clone(group), peer: Arc::clone(peer), local }
     }
+
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
 }
 
 /// The idle connections of one thread.
 #[derive(Default)]
 pub struct Pool {
     groups: RefCell<BTreeMap<String, VecDeque<Idle>>>,
+    leaving: RefCell<Vec<Leaving>>,
+}
+
+/// A connection that nobody will use again, and the end of its last answer.
+struct Leaving {
+    link: Box<Link>,
+    rest: AnswerBody,
+    until: Instant,
 }
 
 struct Idle {
     peer: Arc<Peer>,
     local: Option<Local>,
     link: Box<Link>,
+    /// What still has to come of the last answer: its end, which nobody waited for.
+    rest: Option<AnswerBody>,
     until: Instant,
+}
+
+/// What may be done with an idle connection.
+#[derive(PartialEq, Eq)]
+enum State {
+    Ready,
+    /// The last answer has not ended.
+    Busy,
+    Dead,
+}
+
+impl Idle {
+    fn state(&mut self) -> State {
+        if let Some(rest) = &mut self.rest {
+            let mut nobody = Context::from_waker(Waker::noop());
+            match self.link.poll_body(&mut nobody, rest) {
+                Poll::Pending => return State::Busy,
+                Poll::Ready(None) if rest.is_clean() => self.rest = None,
+                Poll::Ready(_) => return State::Dead,
+            }
+        }
+        if self.link.is_quiet() { State::Ready } else { State::Dead }
+    }
 }
 
 impl Pool {
@@ -41,17 +79,22 @@ impl Pool {
     pub fn take(&self, key: &Key) -> Option<Box<Link>> {
         let mut groups = self.groups.borrow_mut();
         let idle = groups.get_mut(&key.group.name)?;
-        loop {
-            let at = idle.iter().rposition(|idle| idle.local == key.local && idle.peer.address == key.peer.address)?;
-            let mut link = idle.remove(at)?.link;
-            if link.is_quiet() {
-                return Some(link);
+        for at in (0..idle.len()).rev() {
+            if idle[at].local != key.local || idle[at].peer.address != key.peer.address {
+                continue;
+            }
+            match idle[at].state() {
+                State::Ready => return idle.remove(at).map(|idle| idle.link),
+                State::Busy => {}
+                State::Dead => drop(idle.remove(at)),
             }
         }
+        None
     }
 
-    /// Keeps a connection; the one that was idle longest goes when there are too many.
-    pub fn put(&self, key: &Key, link: Box<Link>, now: Instant) {
+    /// Keeps a connection; the one that was idle longest goes when there are too many. It can serve when the `rest` of its
+    /// last answer has come, if something is left of that.
+    pub fn put(&self, key: &Key, link: Box<Link>, rest: Option<AnswerBody>, now: Instant) {
         let keepalive = key.group.keepalive;
         let spent = link.requests >= keepalive.requests || now.saturating_duration_since(link.opened) >= keepalive.time;
         if spent || keepalive.connections == 0 || !link.is_drained() {
@@ -62,19 +105,29 @@ impl Pool {
             Some(idle) => idle,
             None => groups.entry(key.group.name.clone()).or_default(),
         };
-        idle.push_back(Idle { peer: Arc::clone(&key.peer), local: key.local, link, until: now + keepalive.timeout });
+        let until = now + keepalive.timeout;
+        idle.push_back(Idle { peer: Arc::clone(&key.peer), local: key.local, link, rest, until });
         while idle.len() > keepalive.connections {
             idle.pop_front();
         }
+    }
+
+    /// Closes a connection when its last answer has ended, or by a time: who is still writing is not cut short.
+    pub fn see_off(&self, link: Box<Link>, rest: AnswerBody, until: Instant) {
+        self.leaving.borrow_mut().push(Leaving { link, rest, until });
     }
 
     /// Closes what was idle too long or has died; called now and then.
     pub fn sweep(&self) {
         let now = Instant::now();
         self.groups.borrow_mut().retain(|_, idle| {
-            idle.retain_mut(|idle| idle.until > now && idle.link.is_quiet());
+            idle.retain_mut(|idle| idle.until > now && idle.state() != State::Dead);
             !idle.is_empty()
         });
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.leaving
+            .borrow_mut()
+            .retain_mut(|Leaving { link, rest, until }| *until > now && link.poll_body(&mut nobody, rest).is_pending());
     }
 
     /// How often [`Pool::sweep`] is worth a call.

@@ -111,6 +111,9 @@ impl Crowd {
                         answered.fetch_add(1, Ordering::SeqCst);
                     } else {
                         failed.push(format!("{answer:?}"));
+                    }
+                    // After `keepalive_requests`, and after a failure.
+                    if answer.header("Connection") != Some("keep-alive") {
                         kept = kept.map(|_| Connection::open(port));
                     }
                 }

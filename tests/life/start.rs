@@ -1,7 +1,8 @@
 //! Starting: what is there when the command returns, what is said when it cannot serve, and what `-t` opens.
 
 use super::{Held, conf, conf_with, text, worker};
-use crate::support::client::Connection;
+use crate::support::backend::Backend;
+use crate::support::client::{self, Connection, Request};
 use crate::support::daemon::{self, Daemon};
 use crate::support::ports::free_port;
 use crate::support::program::Program;
@@ -31,10 +32,7 @@ fn a_daemon_serves_when_the_command_returns() {
     let dir = server.dir().path().display().to_string();
     assert_eq!(
         measure::command_line(master),
-        format!(
-            "nginx: master process {} -p {dir}/ -c {dir}/nginx.conf -e {dir}/error.log",
-            server.binary().display()
-        )
+        format!("nginx: master process {} -p {dir}/ -c {dir}/nginx.conf -e {dir}/error.log", server.binary().display())
     );
     for (number, target) in [(0, "/dev/null"), (1, "/dev/null"), (2, server.path("error.log").to_str().unwrap())] {
         for pid in [master, worker] {
@@ -75,7 +73,11 @@ fn a_daemon_that_cannot_serve_says_so_and_leaves_nothing() {
     let port = free_port();
     let pid = conf(port, "", "one").replace("nginx.pid", "none/nginx.pid");
     let log = conf(port, "", "one").replace("access_log off", "access_log none/access.log");
-    for (conf, file) in [(pid, "none/nginx.pid"), (log, "none/access.log")] {
+    for (conf, file) in [(log, "none/access.log"), (pid, "none/nginx.pid")] {
+        if replaced() && file == "none/nginx.pid" {
+            // nginx's command has ended well when its daemon finds this; Debian's even serves.
+            continue;
+        }
         let server = Daemon::idle(&conf);
         let ran = server.cli(&[]);
         let file = server.path(file);
@@ -124,12 +126,16 @@ fn without_a_master_process_all_is_the_same_in_one() {
     let server = Daemon::start(&file("one"));
     let master = server.master();
     assert_eq!((worker(port), measure::children(master)), (master, Vec::new()));
-    server.configure(&file("two"));
-    server.order("reload");
-    wait::until("the new answer comes", wait::SOON, || text(port) == "two");
     fs::remove_file(server.path("access.log")).unwrap();
     server.order("reopen");
     wait::until("there is a new file", wait::SOON, || server.path("access.log").exists());
+    if replaced() {
+        // A lone nginx neither serves after a reload nor finishes requests.
+        return;
+    }
+    server.configure(&file("two"));
+    server.order("reload");
+    assert_eq!(text(port), "two");
     let mut held = peer.ask(port);
     server.order("quit");
     wait::until("the port is closed", wait::SOON, || !super::served(port));
@@ -162,8 +168,14 @@ fn the_worker_is_the_configured_user_and_a_reload_may_change_that() {
     let peer = Held::new();
     let server = Daemon::start(&conf_with(&peer, port, "user nobody nogroup;", "one"));
     let first = worker(port);
-    assert_eq!((status(first, "Uid:"), status(first, "Gid:")), ("65534 65534 65534 65534".into(), "65534 65534 65534 65534".into()));
-    assert_eq!((status(first, "CapEff:"), status(server.master(), "Uid:")), ("0000000000000000".into(), "0 0 0 0".into()));
+    assert_eq!(
+        (status(first, "Uid:"), status(first, "Gid:")),
+        ("65534 65534 65534 65534".into(), "65534 65534 65534 65534".into())
+    );
+    assert_eq!(
+        (status(first, "CapEff:"), status(server.master(), "Uid:")),
+        ("0000000000000000".into(), "0 0 0 0".into())
+    );
 
     let mut held = peer.ask(port);
     server.configure(&conf_with(&peer, port, "user www-data;", "two"));
@@ -202,5 +214,24 @@ fn worker_connections_is_a_limit_that_is_logged_and_left_again() {
     assert!((5..=20).contains(&count(200)) && count(0) >= 5, "{statuses:?}");
     assert!(count(200) + count(0) + count(500) == 40, "{statuses:?}");
     drop(asked);
-    wait::until("all is served again", wait::SOON, || crate::support::client::get(port, "/").status == 200);
+    wait::until("all is served again", wait::SOON, || client::get(port, "/").status == 200);
+}
+
+#[test]
+fn folders_for_temporary_files_are_made_by_the_master_for_the_workers_user() {
+    if !rustix::process::getuid().is_root() {
+        component::missing("root");
+        return;
+    }
+    let port = free_port();
+    let peer = Backend::echo();
+    let whole = daemon::conf(
+        port,
+        "user nobody nogroup;",
+        &format!("client_body_in_file_only clean; location / {{ proxy_pass http://{}; }}", peer.address()),
+    );
+    let _server = Daemon::start(&whole);
+    // The directory is root's: the worker could not make a folder in it.
+    let answer = client::ask(port, &Request::post("/", "text/plain", "kept in a file for a while"));
+    assert!(answer.expect(200).text().ends_with("kept in a file for a while"));
 }

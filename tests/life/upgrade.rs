@@ -18,6 +18,8 @@ const OLD: &str = "nginx.pid.oldbin";
 #[track_caller]
 fn upgrade(server: &Daemon) -> (i32, i32) {
     let old = server.master();
+    // nginx forgets a signal that comes before it has started its workers.
+    wait::until("the old one has workers", wait::SOON, || !measure::children(old).is_empty());
     server.signal(Signal::USR2);
     wait::until("both pid files are there", wait::SOON, || {
         server.pid_in(OLD) == Some(old) && server.pid_in("nginx.pid").is_some_and(|pid| pid != old)
@@ -147,7 +149,8 @@ fn a_new_binary_gets_the_arguments_the_sockets_and_the_environment_of_env() {
     let old = server.master();
 
     // The next binary in that place tells what it was given, and ends.
-    let script = "#!/bin/sh\n{ env; echo; printf '%s\\n' \"$0\" \"$@\"; } >\"$2/told.new\"; mv \"$2/told.new\" \"$2/told\"\n";
+    let script =
+        "#!/bin/sh\n{ env; echo; printf '%s\\n' \"$0\" \"$@\"; } >\"$2/told.new\"; mv \"$2/told.new\" \"$2/told\"\n";
     fs::write(server.path("script"), script).unwrap();
     fs::set_permissions(server.path("script"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(server.path("script"), &place).unwrap();
@@ -155,9 +158,10 @@ fn a_new_binary_gets_the_arguments_the_sockets_and_the_environment_of_env() {
     wait::until("it was executed", wait::SOON, || server.path("told").exists());
     let told = server.dir().read("told");
     let (environment, arguments) = told.split_once("\n\n").unwrap();
-    // The shell adds some of its own.
+    // The shell adds some of its own, and nginx room for titles.
+    let added = ["PWD=", "OLDPWD=", "SHLVL=", "_=", "SPARE="];
     let mut lines: Vec<&str> =
-        environment.lines().filter(|line| !["PWD=", "_=", "SHLVL=", "OLDPWD="].iter().any(|own| line.starts_with(own))).collect();
+        environment.lines().filter(|line| !added.iter().any(|name| line.starts_with(name))).collect();
     lines.sort_unstable();
     let sockets = lines.iter().position(|line| line.starts_with("NGINX=")).expect("the sockets");
     let list = lines.remove(sockets).strip_prefix("NGINX=").unwrap();
@@ -168,8 +172,15 @@ fn a_new_binary_gets_the_arguments_the_sockets_and_the_environment_of_env() {
     assert!(target.to_str().unwrap().starts_with("socket:"), "{}", target.display());
     let dir = server.dir().path().display().to_string();
     let path = |name: &str| Path::new(&dir).join(name).display().to_string();
-    let expected =
-        [path("nginx"), "-p".into(), format!("{dir}/"), "-c".into(), path("nginx.conf"), "-e".into(), path("error.log")];
+    let expected = [
+        path("nginx"),
+        "-p".into(),
+        format!("{dir}/"),
+        "-c".into(),
+        path("nginx.conf"),
+        "-e".into(),
+        path("error.log"),
+    ];
     assert_eq!(arguments.lines().collect::<Vec<_>>(), expected);
 
     server.expect_log("exited with code 0");

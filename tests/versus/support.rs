@@ -1,6 +1,7 @@
 //! What every comparison needs: which binaries to run, free ports, a scratch directory with a site in it.
 
 use std::fs::{self, File, FileTimes, Permissions};
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,25 @@ pub(crate) fn workdir() -> tempfile::TempDir {
     dir
 }
 
+/// Files that were packed beforehand, with and without the plain ones beside them.
+fn packed(folder: &Path) {
+    fs::create_dir_all(folder.join("folder.txt.gz")).expect("mkdir");
+    for (name, plain, packed) in [("both.txt", true, true), ("packed.txt", false, true), ("plain.txt", true, false)] {
+        let text = format!("{name}: some text that can be packed\n").repeat(3);
+        let mut pack = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+        pack.write_all(text.as_bytes()).expect("pack");
+        let files =
+            [(plain, name.to_owned(), text.into_bytes()), (packed, format!("{name}.gz"), pack.finish().expect("pack"))];
+        for (_, name, bytes) in files.into_iter().filter(|(wanted, ..)| *wanted) {
+            let mut file = File::create(folder.join(name)).expect("create");
+            file.write_all(&bytes).expect("write");
+            let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(MODIFIED);
+            file.set_times(FileTimes::new().set_modified(modified)).expect("mtime");
+        }
+    }
+    std::os::unix::fs::symlink("both.txt.gz", folder.join("link.txt.gz")).expect("symlink");
+}
+
 /// The files that the configurations serve.
 fn site(root: &Path) {
     let numbers: String = (0..26).map(|n| char::from(b'a' + n)).collect();
@@ -113,6 +133,7 @@ fn site(root: &Path) {
         let file = File::options().write(true).open(&path).expect("open");
         file.set_times(FileTimes::new().set_modified(modified)).expect("mtime");
     }
+    packed(&root.join("packed"));
     fs::set_permissions(root.join("locked.txt"), Permissions::from_mode(0o000)).expect("chmod");
     std::os::unix::fs::symlink("a.txt", root.join("link.txt")).expect("symlink");
     fs::write(root.parent().expect("a parent").join("outside.txt"), "outside the root\n").expect("write");

@@ -1,9 +1,12 @@
 //! Words from a closed list, and texts.
 
-use crate::config::args::{Args, FromArgs};
-use crate::syntax::Fault;
+use crate::config::{
+    args::{Args, FromArgs},
+    scope::{Kind, Scope},
+};
+use crate::syntax::{Fault, Span};
 use bytes::Bytes;
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{ops::RangeInclusive, os::unix::ffi::OsStrExt, path::PathBuf};
 
 impl FromArgs for Bytes {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
@@ -28,6 +31,17 @@ impl FromArgs for Given {
 pub struct TempPath {
     pub path: PathBuf,
     pub levels: Vec<usize>,
+    /// Nobody has chosen it.
+    pub built_in: bool,
+}
+
+impl TempPath {
+    /// Where temporary files of a kind (`proxy`, `uwsgi`) are unless a directive says so (`--http-proxy-temp-path`).
+    pub fn built_in(kind: &str, scope: &Scope<'_>) -> Self {
+        let path = scope.temp_folder(kind);
+        scope.refer(Kind::BuiltInFolder, path.as_os_str().as_bytes(), Span::default());
+        Self { path, levels: vec![1, 2], built_in: true }
+    }
 }
 
 impl FromArgs for TempPath {
@@ -39,7 +53,9 @@ impl FromArgs for TempPath {
             _ => Err(args.directive(word, "invalid value")),
         };
         let levels = args.words().iter().skip(1).map(level).collect::<Result<_, _>>()?;
-        Ok(Self { path: args.scope.path(&args.word(0).value), levels })
+        let path = args.scope.path(&args.word(0).value);
+        args.scope.refer(Kind::TempFolder, path.as_os_str().as_bytes(), args.word(0).span);
+        Ok(Self { path, levels, built_in: false })
     }
 }
 

@@ -145,6 +145,13 @@ impl Connection {
         }
     }
 
+    /// Whether it ends with the request under way: the process ends, or its listener is gone.
+    fn is_leaving(&self) -> bool {
+        let held = self.http.borrow();
+        let listed = || self.worker.is_current(&held.0) || self.worker.http().listener(&held.1.address).is_some();
+        self.worker.quitting.get() || !listed()
+    }
+
     /// The generation this connection serves.
     pub fn http(&self) -> Arc<Http> {
         Arc::clone(&self.http.borrow().0)
@@ -264,9 +271,18 @@ impl Connection {
 
     /// Writes a line about the connection to its default server's error log.
     fn log(&self, level: Level, message: &str) {
-        let (http, server) = (self.http(), self.with_host(|hosts| Arc::clone(&hosts.default)));
-        let text = format!("{message}, client: {}, server: {}", self.remote_text(), self.local);
-        error_log::connection_line(&http, &server.base.settings.error_log, level, self.serial, &text);
+        let (http, conf) = self.error_log();
+        error_log::connection_line(&http, &conf, level, self, Some(&self.local.to_string()), message);
+    }
+
+    /// The same, of a connection that no longer has a part in anything: nothing is said of client and server.
+    fn log_bare(&self, level: Level, message: &str) {
+        let (http, conf) = self.error_log();
+        error_log::connection_line(&http, &conf, level, self, None, message);
+    }
+
+    fn error_log(&self) -> (Arc<Http>, Arc<super::modules::error_log::Conf>) {
+        (self.http(), self.with_host(|hosts| Arc::clone(&hosts.default.base.settings.error_log)))
     }
 }
 
@@ -294,8 +310,15 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                 service::log_unfinished(&connection, *refusal);
                 return;
             }
+            Err(wait::End::Late(refusal)) => {
+                service::log_unfinished(&connection, *refusal);
+                if connection.with_host(|host| host.default.base.settings.core.reset_timedout_connection) {
+                    handle.with_stream(Stream::reset_when_closed);
+                }
+                return;
+            }
             Err(end) => {
-                end.log(&connection);
+                end.log(&connection, idle);
                 return;
             }
         };
@@ -414,4 +437,3 @@ impl Stall {
         timer.as_mut().poll(cx)
     }
 }
-

@@ -4,7 +4,7 @@ use super::{Connection, Stream};
 use crate::{
     http::{
         agent::Agent,
-        body::{Outgoing, RequestBody},
+        body::{Body, Outgoing, RequestBody},
         exchange::{Exchange, Method},
         heads::{self, Asked, Framing, Refusal, RequestHead, ServerHandle},
         pipeline,
@@ -70,6 +70,7 @@ async fn answer(
         Ok(()) => pipeline::answer(exchange).await,
         Err(status) => pipeline::refuse(exchange, status).await,
     };
+    let response = postpone(exchange, response).await;
     let exchange = under_way.take();
     send(&connection, exchange, response)
 }
@@ -87,6 +88,7 @@ async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::R
     exchange.log(Level::Info, &text);
     connection.broken.set(true);
     let response = pipeline::refuse(exchange, status).await;
+    let response = postpone(exchange, response).await;
     let exchange = under_way.take();
     send(&connection, exchange, response)
 }
@@ -130,6 +132,31 @@ pub(in crate::http) fn place(exchange: &mut Exchange) -> Result<(), u16> {
         path => Bytes::from(path.into_owned()),
     };
     Ok(())
+}
+
+/// Waits for so much of an answer as nginx would not send alone (`postpone_output`), where it is made of others: if one
+/// of them ends the request by then, nothing is sent.
+async fn postpone(exchange: &mut Exchange, response: Option<Response>) -> Option<Response> {
+    let mut response = response?;
+    if !response.body.includes() || response.bodyless(exchange) {
+        return Some(response);
+    }
+    exchange.sent.status = response.status;
+    let enough = exchange.location.settings.core.postpone_output.0;
+    let (mut come, mut length) = (Vec::new(), 0);
+    while length < enough {
+        match std::future::poll_fn(|cx| response.body.poll_next(cx)).await {
+            None => break,
+            Some(Ok(piece)) => {
+                length += piece.len();
+                come.push(Body::from(piece));
+            }
+            Some(Err(_)) => return None,
+        }
+    }
+    come.push(std::mem::take(&mut response.body));
+    response.body = Body::parts(come);
+    Some(response)
 }
 
 /// Hands an answer to hyper.
@@ -183,7 +210,7 @@ fn send(
         connection.broken.set(true);
     }
     if bodyless {
-        body = crate::http::body::Body::Empty;
+        body = Body::Empty;
     }
     // hyper sends them to those who it thinks have asked for them.
     let trailers = response.trailers && framing == Framing::Chunked && exchange.head.trailers;
@@ -212,15 +239,21 @@ pub fn keeps(exchange: &Exchange, response: &Response, framing: Framing) -> bool
         && !core.keepalive_timeout.timeout.is_zero()
         && connection.requests.get() < core.keepalive_requests as u64
         && connection.started.elapsed() < core.keepalive_time.0
-        && !connection.worker.quitting.get()
+        && !connection.is_leaving()
         && !connection.broken.get()
 }
 
-/// A request whose client left before its head was complete: nginx logs it with status 400 and no answer.
+/// A request whose client left before its head was complete, or took too long: nginx logs it with status 400 or 408 and
+/// no answer.
 pub(super) fn log_unfinished(connection: &Rc<Connection>, refusal: Refusal) {
+    let text = refusal.to_string();
     let mut exchange = exchange(connection, refusal.head, RequestBody::default());
+    if !exchange.head.target.is_empty() {
+        // Logs speak of what could be read.
+        let _ = place(&mut exchange);
+    }
     exchange.sent.status = refusal.status;
-    exchange.log(Level::Info, "client prematurely closed connection while reading client request headers");
+    exchange.log(Level::Info, &text);
     pipeline::log(&exchange);
 }
 

@@ -3,7 +3,7 @@
 use super::{Connection, Service, Stream};
 use crate::{
     http::deadline::Deadline,
-    http::heads::{RequestHead, ServerHandle, ServerIo, Stop},
+    http::heads::{Refusal, RequestHead, ServerHandle, ServerIo, Stop},
     observe::error_log::Level,
     upstream::wire::proxy_protocol,
 };
@@ -34,22 +34,31 @@ pub(super) enum End {
     Stop(Stop),
     /// It was idle too long, or the process wants to end.
     Idle,
-    /// A head was begun and not completed in time.
+    /// Nothing came in time.
     Slow,
+    /// A head was begun and not completed in time.
+    Late(Box<Refusal>),
 }
 
 impl End {
     /// Tells the error log what nginx would.
-    pub(super) fn log(&self, connection: &Connection) {
-        match self {
-            Self::Slow => {
+    pub(super) fn log(&self, connection: &Connection, idle: Idle) {
+        match (self, idle) {
+            (Self::Slow, _) => {
                 connection.log(Level::Info, "client timed out (110: Connection timed out) while waiting for request");
             }
-            Self::Stop(Stop::Io(error)) => {
+            (Self::Stop(Stop::Io(error)), _) => {
                 let text = format!("recv() failed ({}) while waiting for request", crate::http::files::errno(error));
                 connection.log(Level::Info, &text);
             }
-            Self::Stop(_) | Self::Idle => {}
+            (Self::Stop(Stop::Closed), Idle::First) => {
+                connection.log(Level::Info, "client closed connection while waiting for request");
+            }
+            (Self::Stop(Stop::Closed), Idle::Between(_)) => {
+                let text = format!("client {} closed keepalive connection", connection.remote_text());
+                connection.log_bare(Level::Info, &text);
+            }
+            (Self::Stop(_) | Self::Idle | Self::Late(_), _) => {}
         }
     }
 }
@@ -67,7 +76,7 @@ impl Timers {
     }
 }
 
-/// How long a connection that has sent nothing yet is waited for when the process ends.
+/// How long a connection that has sent nothing yet is waited for when the process ends, or its listener is gone.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// An idle connection keeps hyper's state for this long; then it is dropped and made anew when needed.
@@ -99,7 +108,7 @@ pub(super) async fn next<S: Stream>(
         let outcome = between(handle, connection, keep, hyper, timers).await;
         counts.waiting.fetch_sub(1, Relaxed);
         outcome.map_err(|end| match (idle, end) {
-            (Idle::First, End::Idle) if !connection.worker.quitting.get() => End::Slow,
+            (Idle::First, End::Idle) if !connection.is_leaving() => End::Slow,
             (_, end) => end,
         })?;
         if matches!(idle, Idle::First) {
@@ -114,7 +123,12 @@ pub(super) async fn next<S: Stream>(
     let head = tokio::select! {
         biased;
         head = handle.next_head(&limits) => head.map_err(End::Stop),
-        () = tokio::time::sleep(header_timeout) => Err(End::Slow),
+        () = tokio::time::sleep(header_timeout) => {
+            Err(match handle.head_begun() {
+                true => End::Late(handle.give_up(408, "client timed out (110: Connection timed out)")),
+                false => End::Slow,
+            })
+        }
     };
     connection.worker.counts.reading.fetch_sub(1, Relaxed);
     head
@@ -132,10 +146,7 @@ async fn between<S: Stream>(
     let mut end = start + timeout;
     let mut next = start + WARM.min(timeout);
     loop {
-        if !connection.follow() {
-            return Err(End::Idle);
-        }
-        if connection.worker.quitting.get() {
+        if !connection.follow() || connection.worker.quitting.get() {
             let promised = match connection.requests.get() {
                 // A request may be under way on a connection that was just accepted.
                 0 => Instant::from_std(connection.started) + GRACE,

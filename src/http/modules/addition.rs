@@ -8,11 +8,10 @@ use crate::{
         exchange::{Exchange, Method},
         media_types::MediaTypes,
         response::Response,
-        subrequest::subrequest,
+        subrequest::{self, Subrequest},
     },
 };
 use bytes::Bytes;
-use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 pub struct Conf {
@@ -56,19 +55,15 @@ pub fn filter(exchange: &Exchange, response: &mut Response) -> bool {
 }
 
 /// Puts them around the body, behind the filters that see its text alone (`ngx_http_addition_body_filter`).
-pub async fn join(exchange: &mut Exchange, response: &mut Response) {
-    let conf = Arc::clone(&exchange.location.settings.addition);
-    let mut parts = Vec::new();
-    for path in [&conf.before, &conf.after] {
-        if !path.is_empty() {
-            let body = exchange.body.share();
-            let answered = subrequest(exchange, path, &Bytes::new(), body).await;
-            parts.push(answered.map(|answered| answered.response.body).unwrap_or_default());
-        }
-    }
-    let at = usize::from(!conf.before.is_empty());
-    parts.insert(at, std::mem::take(&mut response.body));
-    response.body = Body::parts(parts);
+pub fn join(exchange: &Exchange, response: &mut Response) {
+    let conf = &exchange.location.settings.addition;
+    let part = |path: &Bytes| {
+        let child = || subrequest::begin(exchange, path, &Bytes::new(), exchange.body.share());
+        let child = Some(path).filter(|path| !path.is_empty()).and_then(|_| child());
+        child.map_or(Body::Empty, |child| Body::Subrequest(Box::new(Subrequest::new(child))))
+    };
+    let (before, after) = (part(&conf.before), part(&conf.after));
+    response.body = Body::parts(vec![before, std::mem::take(&mut response.body), after]);
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 use super::Room;
 use crate::{
-    config::{Args, Directive, FromArgs, Handle, Kind, LEVELS, List, MAIN, Module, Scope, values::choose},
+    config::{Args, Directive, FromArgs, Handle, Kind, LEVELS, List, MAIN, Module, Scope},
     http::Http,
-    observe::error_log::Level,
-    syntax::{Fault, Span, Statement, Word},
+    observe::{
+        error_log::{Level, Line},
+        syslog,
+    },
+    syntax::{Fault, Span, Word},
 };
 use std::ops::RangeInclusive;
 
@@ -28,6 +31,8 @@ impl Room for Conf {
 pub struct Target {
     pub file: File,
     pub level: Level,
+    /// `json`, which nginx has not: each line is an object.
+    pub json: bool,
 }
 
 /// Where an error log goes.
@@ -35,6 +40,7 @@ pub struct Target {
 pub enum File {
     Stderr,
     Path(Handle),
+    Syslog(Handle),
 }
 
 impl Target {
@@ -44,7 +50,7 @@ impl Target {
             true => File::Stderr,
             false => File::Path(scope.refer(Kind::LogFile, path_bytes(path), Span::default())),
         };
-        Self { file, level: Level::Err }
+        Self { file, level: Level::Err, json: false }
     }
 }
 
@@ -55,43 +61,58 @@ impl FromArgs for Target {
         let word = args.word(0);
         let file = match &word.value[..] {
             b"stderr" => File::Stderr,
-            value if value.starts_with(b"syslog:") || value.starts_with(b"memory:") => {
-                let text = [b"\"", value, b"\" is not supported by this version"].concat();
-                return Err(Fault::at(word.span, text));
+            value if value.starts_with(b"memory:") => {
+                return Err(Fault::at(word.span, "nginx was built without debug support"));
             }
+            value if value.starts_with(syslog::PREFIX) => File::Syslog(syslog::refer(word, args.scope)?),
             value => File::Path(args.scope.refer(Kind::LogFile, path_bytes(&args.scope.path(value)), word.span)),
         };
-        let Some(first) = args.words().get(1) else { return Ok(Self { file, level: Level::Err }) };
-        let level = level(first, args)?;
-        // There is one level; nginx looks at the other words, and takes none of them.
-        match args.words().get(2) {
-            None => Ok(Self { file, level }),
-            Some(word) => {
-                self::level(word, args)?;
-                Err(Fault::at(word.span, [b"duplicate log level \"", &word.value[..], b"\""].concat()))
-            }
-        }
+        let (json, levels) = match args.words() {
+            [_, levels @ .., last] if last.value == b"json" => (true, levels),
+            words => (false, &words[1..]),
+        };
+        Ok(Self { file, level: read_levels(levels)?, json })
     }
 }
 
-/// The name of a severity.
-fn level(word: &Word, args: &Args<'_>) -> Result<Level, Fault> {
-    let one = Statement { args: vec![word.clone()], ..args.statement.clone() };
-    let levels = [
-        ("debug", Level::Debug),
-        ("info", Level::Info),
-        ("notice", Level::Notice),
-        ("warn", Level::Warn),
-        ("error", Level::Err),
-        ("crit", Level::Crit),
-        ("alert", Level::Alert),
-        ("emerg", Level::Emerg),
+/// The level that the words behind a destination name; there is one, or several kinds of debugging
+/// (`ngx_log_set_levels`).
+fn read_levels(words: &[Word]) -> Result<Level, Fault> {
+    const LEVELS: [Level; 8] = [
+        Level::Debug,
+        Level::Info,
+        Level::Notice,
+        Level::Warn,
+        Level::Err,
+        Level::Crit,
+        Level::Alert,
+        Level::Emerg,
     ];
-    let args = Args { statement: &one, scope: args.scope, here: args.here, first: true };
-    choose(&args, &levels).map_err(|fault| {
-        let text = [b"invalid log level \"", &word.value[..], b"\""].concat();
-        Fault { message: text, ..fault }
-    })
+    const DEBUGGING: [&[u8]; 7] = [
+        b"debug_core",
+        b"debug_alloc",
+        b"debug_mutex",
+        b"debug_event",
+        b"debug_http",
+        b"debug_mail",
+        b"debug_stream",
+    ];
+    let (mut level, mut debugging) = (None, false);
+    for word in words {
+        let fault = |what: &[u8]| Fault::at(word.span, [what, b" log level \"", &word.value, b"\""].concat());
+        if let Some(named) = LEVELS.into_iter().find(|level| level.name().as_bytes() == word.value) {
+            if level.is_some() || debugging {
+                return Err(fault(b"duplicate"));
+            }
+            level = Some(named);
+        } else if DEBUGGING.contains(&&word.value[..]) && level.is_none_or(|level| level == Level::Debug) {
+            debugging = true;
+        } else {
+            let names: Vec<String> = LEVELS.iter().map(|level| format!("`{}`", level.name())).collect();
+            return Err(fault(b"invalid").help(format!("it must be one of {}", names.join(", "))));
+        }
+    }
+    Ok(if debugging { Level::Debug } else { level.unwrap_or(Level::Err) })
 }
 
 impl Conf {
@@ -100,15 +121,20 @@ impl Conf {
         self.targets.iter().any(|target| level <= target.level)
     }
 
-    /// Writes a whole line to the targets that keep it.
-    pub fn write(&self, http: &Http, level: Level, line: &[u8]) {
-        for target in self.targets.iter().filter(|target| level <= target.level) {
+    /// Writes a whole line to the targets that keep it, to each in its form.
+    pub fn write(&self, http: &Http, line: &Line<'_>) {
+        for target in self.targets.iter().filter(|target| line.level <= target.level) {
+            let written = if target.json { line.json() } else { line.text() };
             match target.file {
                 File::Stderr => {
                     use std::io::Write;
-                    let _ = std::io::stderr().write_all(line);
+                    let _ = std::io::stderr().write_all(&written);
                 }
-                File::Path(handle) => http.log_files[handle.0 as usize].write(line),
+                File::Path(handle) => http.log_files[handle.0 as usize].write(&written),
+                // A log that cannot be written has nobody left to tell.
+                File::Syslog(handle) => {
+                    _ = http.syslogs[handle.0 as usize].send(Some(line.level.severity()), written.trim_ascii_end());
+                }
             }
         }
     }
@@ -118,4 +144,34 @@ impl Conf {
 pub fn path_bytes(path: &std::path::Path) -> &[u8] {
     use std::os::unix::ffi::OsStrExt;
     path.as_os_str().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{conf, fault};
+
+    #[test]
+    fn a_log_has_a_level_and_may_be_json() {
+        let targets = conf("error_log a; error_log b warn json; error_log c json; error_log d debug_http debug_core;");
+        let targets: Vec<_> = targets.error_log.targets.iter().map(|target| (target.level, target.json)).collect();
+        assert_eq!(
+            targets,
+            [(Level::Err, false), (Level::Warn, true), (Level::Err, true), (Level::Debug, false)]
+        );
+    }
+
+    #[test]
+    fn faults_are_in_nginx_s_words() {
+        for (text, message) in [
+            ("error_log a loud;", "invalid log level \"loud\""),
+            ("error_log a warn error;", "duplicate log level \"error\""),
+            ("error_log a warn debug_http;", "invalid log level \"debug_http\""),
+            ("error_log a debug_http warn;", "duplicate log level \"warn\""),
+            ("error_log a json warn;", "invalid log level \"json\""),
+            ("error_log memory:32m debug;", "nginx was built without debug support"),
+        ] {
+            assert_eq!(fault(text), message, "{text}");
+        }
+    }
 }

@@ -246,10 +246,6 @@ impl FromArgs for Arc<Geo> {
     const BLOCK: bool = true;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let name = |word: &Word| match word.value.strip_prefix(b"$") {
-            Some(name) if !name.is_empty() => Ok(name),
-            _ => Err(Fault::at(word.span, [b"invalid variable name \"", &word.value[..], b"\""].concat())),
-        };
         let (source, word) = match args.words() {
             [source, word] => (Some(args.scope.refer(Kind::Variable, name(source)?, source.span)), word),
             _ => (None, args.word(0)),
@@ -269,6 +265,14 @@ impl FromArgs for Arc<Geo> {
             }
         }
         Ok(Self::new(geo))
+    }
+}
+
+/// A variable's name without its `$`.
+fn name(word: &Word) -> Result<&[u8], Fault> {
+    match word.value.strip_prefix(b"$") {
+        Some(name) if !name.is_empty() => Ok(name),
+        _ => Err(Fault::at(word.span, [b"invalid variable name \"", &word.value[..], b"\""].concat())),
     }
 }
 

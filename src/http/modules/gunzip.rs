@@ -128,7 +128,10 @@ fn failed(text: &'static str) -> BodyError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{modules::gzip::GzipBody, testing::ask};
+    use crate::http::{
+        packing::{Codec, PackedBody},
+        testing::ask,
+    };
     use proptest::prelude::*;
     use std::task::Waker;
 
@@ -144,7 +147,7 @@ mod tests {
 
     fn packed(plain: &[u8], level: u32) -> Vec<u8> {
         let body = Body::from(Bytes::copy_from_slice(plain));
-        drain(Body::Gzip(Box::new(GzipBody::new(body, level, Some(plain.len() as u64))))).unwrap()
+        drain(Body::Packed(Box::new(PackedBody::new(body, Codec::gzip(level, Some(plain.len() as u64)))))).unwrap()
     }
 
     fn unpacked(packed: &[u8], size: usize) -> Result<Vec<u8>, String> {

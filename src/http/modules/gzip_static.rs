@@ -1,16 +1,14 @@
 //! `gzip_static`: a file that was packed beforehand, beside the one that is asked for.
 
-use super::{Room, gzip, static_files};
+use super::{Room, gzip};
 use crate::{
-    config::{Args, Directive, FromArgs, LEVELS, Module, values::choose},
+    config::{Directive, LEVELS, Module},
     http::{
         exchange::Exchange,
-        files,
-        phase::{Phase, status},
+        packing::beforehand::{self, Enabled},
+        phase::Phase,
         response::Response,
     },
-    observe::error_log::Level,
-    syntax::Fault,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -29,63 +27,7 @@ impl Room for Conf {
 /// Answers with the packed file, if there is one and the client takes it (`ngx_http_gzip_static_handler`).
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let enabled = exchange.location.settings.gzip_static.enabled;
-    if enabled == Enabled::Off || !exchange.method.reads() || exchange.path.ends_with(b"/") {
-        return Phase::Continue(());
-    }
-    let accepted = enabled == Enabled::Always || gzip::accepted(exchange, &Response::default());
-    // Who does not take it is told that others may.
-    if !accepted && !exchange.location.settings.gzip.vary {
-        return Phase::Continue(());
-    }
-    let Some(mut path) = files::path(exchange, &exchange.path) else { return status(500) };
-    path.extend_from_slice(b".gz");
-    let found = match files::open(&path) {
-        Ok(found) => found,
-        Err(error) => {
-            let level = match error.raw_os_error() {
-                None | Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => return Phase::Continue(()),
-                Some(libc::EACCES | libc::EMLINK | libc::ELOOP) => Level::Err,
-                Some(_) => Level::Crit,
-            };
-            let path = String::from_utf8_lossy(&path);
-            exchange.log(level, &format!("open() \"{path}\" failed ({})", files::errno(&error)));
-            return Phase::Continue(());
-        }
-    };
-    if enabled == Enabled::On {
-        gzip::vary(exchange);
-        if !accepted {
-            return Phase::Continue(());
-        }
-    }
-    if found.is_dir() {
-        return Phase::Continue(());
-    }
-    if !found.metadata.is_file() {
-        exchange.log(Level::Crit, &format!("\"{}\" is not a regular file", String::from_utf8_lossy(&path)));
-        return status(404);
-    }
-    let mut response = static_files::file(exchange, found);
-    response.push(&b"Content-Encoding"[..], &b"gzip"[..]);
-    response.encoded = true;
-    response.into_phase()
-}
-
-/// `gzip_static`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Enabled {
-    #[default]
-    Off,
-    /// For clients that take it.
-    On,
-    /// For all.
-    Always,
-}
-
-impl FromArgs for Enabled {
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        choose(args, &[("off", Self::Off), ("on", Self::On), ("always", Self::Always)])
-    }
+    beforehand::content(exchange, enabled, ".gz", "gzip", |exchange| gzip::accepted(exchange, &Response::default()))
 }
 
 #[cfg(test)]

@@ -413,3 +413,126 @@ impl FromArgs for Mark {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{Answer, ask, conf, fault};
+
+    const GOT: &str = "fwAAAUpgdKtaVQAAAwMBAgA";
+
+    fn answered(directives: &str, cookie: &str) -> Answer {
+        let server = format!("{directives} location / {{ return 200 '$uid_got|$uid_set'; }}");
+        let field = if cookie.is_empty() { String::new() } else { format!("Cookie: {cookie}\r\n") };
+        ask(&server, &format!("GET / HTTP/1.1\r\nHost: x\r\n{field}\r\n"))
+    }
+
+    #[test]
+    fn a_client_without_an_id_is_sent_one() {
+        for (directives, begin, end) in [
+            ("userid on;", "uid=fwAAAW", "==; path=/"),
+            ("userid v1;", "uid=AAAAAA", "==; path=/"),
+            ("userid on; userid_service 1;", "uid=AAAAAW", "==; path=/"),
+            ("userid v1; userid_service 1;", "uid=AQAAAG", "==; path=/"),
+            ("userid on; userid_mark q; userid_name who;", "who=fwAAAW", "q=; path=/"),
+            ("userid on; userid_domain .x.org; userid_path /p;", "uid=", "==; domain=.x.org; path=/p"),
+            ("userid on; userid_domain none;", "uid=", "==; path=/"),
+            ("userid on; userid_expires max;", "uid=", "==; expires=Thu, 31-Dec-37 23:55:55 GMT; path=/"),
+            ("userid on; userid_expires 1d;", "uid=", " GMT; path=/"),
+            ("userid on; userid_expires off;", "uid=", "==; path=/"),
+            ("userid on; userid_flags secure httponly;", "uid=", "; path=/; secure; httponly"),
+            ("userid on; userid_flags samesite=strict;", "uid=", "; samesite=strict"),
+            ("userid on; userid_flags samesite=lax samesite=none;", "uid=", "; samesite=lax; samesite=none"),
+            ("userid on; userid_flags off;", "uid=", "; path=/"),
+        ] {
+            let answer = answered(directives, "");
+            let cookie = answer.header("set-cookie").unwrap();
+            assert!(cookie.starts_with(begin) && cookie.ends_with(end), "{directives}: {cookie}");
+            assert!(answer.text().starts_with('|') && answer.text().len() > 30, "{}", answer.text());
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_what_the_variable_says() {
+        let answer = answered("userid on;", "");
+        let cookie = answer.header("set-cookie").unwrap();
+        let id: Vec<u8> = STANDARD.decode(&cookie["uid=".len()..][..24]).unwrap();
+        let numbers: Vec<String> =
+            id.as_chunks().0.iter().map(|bytes| format!("{:08X}", u32::from_ne_bytes(*bytes))).collect();
+        assert_eq!(answer.text(), format!("|uid={}", numbers.concat()));
+        assert_eq!(answered("userid on;", cookie).text(), format!("uid={}|", numbers.concat()));
+    }
+
+    #[test]
+    fn a_client_with_an_id_keeps_it() {
+        for (directives, cookie, text) in [
+            ("userid on;", format!("uid={GOT}"), "uid=0100007FAB74604A0000555A02010303|"),
+            ("userid log;", format!("a=b; UID = {GOT}"), "uid=0100007FAB74604A0000555A02010303|"),
+            ("userid off;", format!("uid={GOT}"), "|"),
+            ("userid on; userid_name x;", format!("x={GOT}"), "x=0100007FAB74604A0000555A02010303|"),
+        ] {
+            let answer = answered(directives, &cookie);
+            assert_eq!((answer.text().as_str(), answer.header("set-cookie")), (text, None), "{directives} {cookie}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_cannot_be_read_is_replaced() {
+        for cookie in ["uid=short", "uid=fwAAAUpgdKtaVQAA!wMBAgA", "uid", "uid=", "x=y"] {
+            let answer = answered("userid on;", cookie);
+            assert!(answer.header("set-cookie").is_some(), "{cookie}");
+            assert!(answer.text().starts_with("|uid="), "{cookie}");
+        }
+    }
+
+    #[test]
+    fn a_mark_and_a_reset_send_ids_anew() {
+        let marked = format!("uid={}q=", &GOT[..22]);
+        assert_eq!(answered("userid on; userid_mark q;", &marked).header("set-cookie"), None);
+        let moved = answered("userid on; userid_mark r;", &marked);
+        assert_eq!(moved.header("set-cookie"), Some("uid=fwAAAUpgdKtaVQAAAwMBAgr=; path=/"));
+        for (reset, anew) in [("0", false), ("\"\"", false), ("1", true), ("log", true)] {
+            let answer = answered(&format!("userid on; set $uid_reset {reset};"), &format!("uid={GOT}"));
+            assert_eq!(answer.header("set-cookie").is_some(), anew, "{reset}");
+        }
+    }
+
+    #[test]
+    fn a_policy_goes_along() {
+        let answer = answered("userid on; userid_p3p 'policyref=\"/w3c/p3p.xml\"';", "");
+        assert_eq!(answer.header("p3p"), Some("policyref=\"/w3c/p3p.xml\""));
+        assert_eq!(answered("userid on; userid_p3p none;", "").header("p3p"), None);
+    }
+
+    #[test]
+    fn subrequests_know_the_same_id() {
+        let server = "userid on; location / { auth_request /a; auth_request_set $inner $uid_set; try_files /none @b; }
+                      location @b { return 200 $inner|$uid_set; } location /a { userid off; return 204; }";
+        let answer = ask(server, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").text();
+        let (inner, outer) = answer.split_once('|').unwrap();
+        assert!(!inner.is_empty() && inner == outer, "{answer}");
+    }
+
+    #[test]
+    fn ids_differ() {
+        let [a, b] = [(); 2].map(|()| answered("userid on;", "").text());
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn settings_are_read_and_refused_in_nginx_s_words() {
+        assert!(conf("userid_flags secure; userid_flags httponly;").userid.flags.has(SECURE));
+        for (text, message) in [
+            ("userid_mark xx;", "\"userid_mark\" directive value must be \"off\" or a single letter, digit or \"=\""),
+            ("userid_mark -;", "\"userid_mark\" directive value must be \"off\" or a single letter, digit or \"=\""),
+            ("userid_flags foo;", "invalid value \"foo\""),
+            ("userid_expires x;", "\"userid_expires\" directive invalid value"),
+            ("userid_domain a; userid_domain b;", "\"userid_domain\" directive is duplicate"),
+            ("userid_service x;", "\"userid_service\" directive invalid number"),
+            ("set $uid_set x;", "the duplicate \"uid_set\" variable"),
+            ("set $uid_GOT x;", "the duplicate \"uid_GOT\" variable"),
+        ] {
+            assert_eq!(fault(text), message, "{text}");
+        }
+    }
+}

@@ -3,33 +3,32 @@
 use super::Room;
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, HTTP, Handle, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION,
-        List, Module, Scope,
-        values::{Wants, parse_known_url, parse_number, parse_url},
+        Args, Contexts, Declarations, Directive, FromArgs, HTTP, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
+        Module, Scope, values::parse_number,
     },
-    http::{
-        exchange::Exchange,
-        phase::{Break, Phase},
-        template::Template,
-    },
-    observe::error_log::Level,
+    http::{exchange::Exchange, phase::Phase},
     syntax::Fault,
     upstream::{
-        Group,
-        pass::{self, Job, Passing, Request, Rules, Sends, settings},
+        pass::{
+            Passing, Request, Sends,
+            cgi::{self, Param, Pass, Protocol},
+            settings,
+        },
         wire::{Frames, answer::Dialect, uwsgi},
     },
 };
 use bytes::Bytes;
-use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
-    pub pass: Option<Pass>,
+    pub pass: Option<Server>,
     pub passing: Passing,
     pub params: List<Param>,
     pub modifier1: Modifier,
     pub modifier2: Modifier,
+    /// Follows the parameters in the packet.
+    pub string: Bytes,
 }
 
 impl Module for Conf {
@@ -38,6 +37,7 @@ impl Module for Conf {
         Directive::new("uwsgi_param", LEVELS, |conf| &mut conf.params),
         Directive::new("uwsgi_modifier1", LEVELS, |conf| &mut conf.modifier1),
         Directive::new("uwsgi_modifier2", LEVELS, |conf| &mut conf.modifier2),
+        Directive::new("uwsgi_string", LEVELS, |conf| &mut conf.string),
     ];
 
     fn families(declarations: &mut Declarations<'_, Self>) {
@@ -60,46 +60,29 @@ impl Room for Conf {
     type State = ();
 }
 
+const PROTOCOL: Protocol = Protocol { scheme: "uwsgi://", bare: without_scheme, hidden: &[] };
+
 /// Passes the request to the location's server.
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let conf = Arc::clone(&exchange.location.settings.uwsgi);
-    let Some(pass) = &conf.pass else { return Phase::Continue(()) };
-    let group = match pass {
-        Pass::Group(handle) => exchange.http.upstreams[handle.0 as usize].clone().ok_or((500, String::new())),
-        // On the heap: looking names up is large and rare, and every request carries what may be awaited.
-        Pass::Variable(template) => Box::pin(evaluated(exchange, &template.evaluate(exchange))).await,
-    };
-    let group = match group {
-        Ok(group) => group,
-        Err((status, text)) => {
-            exchange.log(Level::Err, &text);
-            return Phase::Break(Break::Status(status));
-        }
-    };
+    let Some(Server(pass)) = &conf.pass else { return Phase::Continue(()) };
     let streams = !exchange.head.chunked;
-    pass::prepare(exchange, &conf.passing, streams).await?;
-    let packet = match packet(exchange, &conf) {
-        Ok(packet) => packet,
-        Err(error) => {
-            exchange.log(Level::Alert, &error.to_string());
-            return Phase::Break(Break::Status(500));
-        }
-    };
-    let rules = Rules { hidden: &[], redirect: None, cookie: None };
-    let body = if conf.passing.pass_request_body { Sends::Client } else { Sends::Nothing };
-    let (frames, dialect) = (Frames::Plain, Dialect::Cgi);
-    let request = Request { head: packet, body, frames, dialect, head_only: false, keepalive: false };
-    let connecting = conf.passing.connecting(exchange);
-    let job = Job { group, passing: &conf.passing, connecting, rules, request, scheme: "uwsgi://", uri: Bytes::new() };
-    pass::pass(exchange, job).await
+    cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, streams, |exchange| request(exchange, &conf)).await
 }
 
-/// `ngx_http_uwsgi_eval`: the address was made of variables.
-async fn evaluated(exchange: &Exchange, url: &[u8]) -> Result<Arc<Group>, (u16, String)> {
-    let rest = without_scheme(url).map_err(|text| (500, text.to_owned()))?;
-    let url = parse_known_url(rest, Wants::default())
-        .map_err(|error| (500, format!("{error} in upstream \"{}\"", String::from_utf8_lossy(rest))))?;
-    super::upstream::reach(exchange, url).await
+fn request(exchange: &Exchange, conf: &Conf) -> Result<Request, String> {
+    let pairs = cgi::pairs(exchange, &conf.params, &conf.passing);
+    let mut packet = Vec::with_capacity(1024);
+    uwsgi::frame_with(conf.modifier1.0, conf.modifier2.0, cgi::slices(&pairs), &conf.string, &mut packet)
+        .map_err(|error| error.to_string())?;
+    Ok(Request {
+        head: packet.into(),
+        body: if conf.passing.pass_request_body { Sends::Client } else { Sends::Nothing },
+        frames: Frames::Plain,
+        dialect: Dialect::Cgi,
+        head_only: false,
+        keepalive: false,
+    })
 }
 
 fn without_scheme(url: &[u8]) -> Result<&[u8], &'static str> {
@@ -110,90 +93,13 @@ fn without_scheme(url: &[u8]) -> Result<&[u8], &'static str> {
     Ok(if starts(b"uwsgi://") { &url[8..] } else { url })
 }
 
-/// The packet: the parameters, then every field of the client that is not among them.
-fn packet(exchange: &Exchange, conf: &Conf) -> Result<Bytes, uwsgi::TooLarge> {
-    let mut pairs: Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> = Vec::with_capacity(conf.params.len() + 16);
-    for param in conf.params.iter() {
-        // Written empty, it only keeps the client's field of that name away.
-        if param.name.starts_with(b"HTTP_") && param.value.as_literal().is_some_and(<[u8]>::is_empty) {
-            continue;
-        }
-        let value = param.value.evaluate(exchange);
-        if !(param.if_not_empty && value.is_empty()) {
-            pairs.push((Cow::Borrowed(&param.name), value));
-        }
-    }
-    if !conf.params.iter().any(|param| param.name == "HTTP_HOST") {
-        let mut host = exchange.host.to_vec();
-        let port = super::core::request_port(exchange);
-        if !port.is_empty() {
-            host.push(b':');
-            host.extend_from_slice(port);
-        }
-        pairs.push((Cow::Borrowed(b"HTTP_HOST"), Cow::Owned(host)));
-    }
-    if conf.passing.pass_request_headers {
-        let fields = &exchange.head.fields;
-        for (at, field) in fields.iter().enumerate() {
-            let name = uwsgi::header_param(&field.name);
-            let earlier = fields.iter().take(at).any(|other| other.name.eq_ignore_ascii_case(&field.name));
-            let given = conf.params.iter().any(|param| param.name == name[..]);
-            if earlier || given || name == b"HTTP_HOST" {
-                continue;
-            }
-            let separator: &[u8] = if field.name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
-            let same: Vec<_> = fields.get_all(&field.name).collect();
-            let value = if same.len() == 1 { Cow::Borrowed(&field.value[..]) } else { Cow::Owned(same.join(separator)) };
-            pairs.push((Cow::Owned(name), value));
-        }
-    }
-    let mut packet = Vec::with_capacity(1024);
-    let pairs = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
-    uwsgi::frame(conf.modifier1.0, conf.modifier2.0, pairs, &mut packet)?;
-    Ok(packet.into())
-}
-
-/// Where `uwsgi_pass` leads.
+/// Where `uwsgi_pass` leads: the only one of its kin whose addresses may have a scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pass {
-    Group(Handle),
-    Variable(Template),
-}
+pub struct Server(pub Pass);
 
-impl FromArgs for Pass {
+impl FromArgs for Server {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let word = args.word(0);
-        if memchr::memchr(b'$', &word.value).is_some() {
-            return Ok(Self::Variable(Template::compile(word, args.scope)?));
-        }
-        let text = without_scheme(&word.value).map_err(|text| Fault::at(word.span, text))?;
-        let url = parse_url(text, Wants::default(), args.scope).map_err(|error| {
-            let text = [error.as_bytes(), b" in upstream \"", text, b"\""].concat();
-            Fault::at(word.span, text)
-        })?;
-        Ok(Self::Group(super::upstream::refer(&url, word, 0, args.scope)))
-    }
-}
-
-/// One `uwsgi_param`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Param {
-    pub name: Bytes,
-    pub value: Template,
-    pub if_not_empty: bool,
-}
-
-impl FromArgs for Param {
-    const TAKES: RangeInclusive<usize> = 2..=3;
-
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let if_not_empty = match args.words().get(2) {
-            Some(word) if word.value == b"if_not_empty" => true,
-            Some(word) => return Err(args.parameter(word)),
-            None => false,
-        };
-        let name = Bytes::copy_from_slice(&args.word(0).value);
-        Ok(Self { name, value: Template::compile(args.word(1), args.scope)?, if_not_empty })
+        Pass::read(args, without_scheme(&args.word(0).value)).map(Self)
     }
 }
 
@@ -205,8 +111,6 @@ impl FromArgs for Modifier {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         let word = args.word(0);
         let number = parse_number(&word.value).ok_or_else(|| args.directive(word, "invalid number"))?;
-        u8::try_from(number).map(Self).map_err(|_| {
-            Fault::at(word.span, "value must be between 0 and 255")
-        })
+        u8::try_from(number).map(Self).map_err(|_| Fault::at(word.span, "value must be between 0 and 255"))
     }
 }

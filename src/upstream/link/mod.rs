@@ -11,7 +11,7 @@ pub use sending::{Outbound, Sending};
 use super::{
     Failure,
     connect::Stream,
-    wire::answer::{AnswerBody, Dialect, HeadReader, Step},
+    wire::answer::{AnswerBody, Dialect, HeadReader, Note, Step},
 };
 use crate::http::{
     deadline::Deadline,
@@ -50,12 +50,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             deadline: Deadline::default(),
             opened: now,
             wire: Wire::new(stream),
-            head: HeadReader::new(Dialect::Http),
+            head: HeadReader::new(&Dialect::Http),
         })
     }
 
     /// A request begins, whose answer is read as that of the protocol.
-    pub fn begin(&mut self, dialect: Dialect) {
+    pub fn begin(&mut self, dialect: &Dialect) {
         self.requests += 1;
         self.meter.begin();
         self.head.restart(dialect);
@@ -107,18 +107,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     fn poll_head(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<Result<ResponseHead, Failure>> {
         loop {
             if !self.wire.rest.is_empty()
-                && let Progress::Complete(n) = self.head.parse(&self.wire.rest, size).map_err(head_failure)?
+                && let Progress::Complete(n) = self.head.parse(&mut self.wire.rest, size).map_err(head_failure)?
             {
                 let bytes = if n == 0 { Bytes::new() } else { self.wire.take(n) };
                 return Poll::Ready(Ok(self.head.finish(bytes)));
             }
-            let room = size.saturating_sub(self.wire.rest.len()).max(1);
+            let room = self.head.room(size, self.wire.rest.len());
             match ready!(self.wire.poll_fill(cx, &self.meter, room as u64)) {
                 Ok(0) => return Poll::Ready(Err(Failure::Closed)),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(recv_failure(&error))),
             }
         }
+    }
+
+    /// The body behind a head. `head_only` if the request was one that is answered without any.
+    pub fn body(&mut self, head: &ResponseHead, head_only: bool) -> AnswerBody {
+        self.head.body(head, head_only)
+    }
+
+    /// Takes what there is to log about the head; `ended` when nothing more comes of it.
+    pub fn notes(&mut self, ended: bool) -> Vec<Note> {
+        self.head.notes(ended)
     }
 
     /// The next piece of the answer's body; `None` at its end.
@@ -162,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 fn head_failure(error: HeadError) -> Failure {
     match error {
         HeadError::Closed => Failure::Closed,
+        HeadError::Caught => Failure::Caught,
         other => Failure::Invalid(other.to_string()),
     }
 }

@@ -33,7 +33,9 @@ impl Outbound {
         match self {
             Self::Kept(body) => body.poll_next(cx).map_err(|error| match error {
                 BodyError::Upstream(failure) => failure,
-                BodyError::File(_) | BodyError::Truncated | BodyError::Filter(_) => Failure::Client(RequestBodyError::Disk),
+                BodyError::File(_) | BodyError::Truncated | BodyError::Filter(_) | BodyError::Subrequest => {
+                    Failure::Client(RequestBodyError::Disk)
+                }
             }),
             Self::Streamed(arriving) => arriving.poll_next(cx).map_err(Failure::Client),
         }

@@ -36,7 +36,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     body: Vec<Bytes>,
     frames: Frames,
 ) -> Result<Got, Failure> {
-    link.begin(Dialect::Http);
+    link.begin(&Dialect::Http);
     let body = Body::parts(body.into_iter().map(Body::from).collect());
     let mut sending = Sending::new(head.to_owned().into(), Outbound::Kept(body), frames);
     let answer = poll_fn(|cx| link.poll_answer(cx, &mut sending, 1024)).await?;
@@ -177,7 +177,7 @@ fn heads_follow_each_other_until_one_is_final() {
     for step in [1, 1000] {
         beside(
             async |mut link| {
-                link.begin(Dialect::Http);
+                link.begin(&Dialect::Http);
                 let mut sending =
                     Sending::new("GET / HTTP/1.1\r\n\r\n".into(), Outbound::Kept(Body::Empty), Frames::Plain);
                 let hint = poll_fn(|cx| link.poll_answer(cx, &mut sending, 1024)).await.expect("a hint");
@@ -253,7 +253,7 @@ fn a_connection_that_says_too_much_or_has_ended_is_not_quiet() {
                 ask(&mut link, "GET / HTTP/1.1\r\n\r\n", Vec::new(), Frames::Plain).await.expect("an answer");
                 assert_eq!(link.is_quiet(), quiet, "{}", String::from_utf8_lossy(answer));
                 // The upstream goes when it is told so.
-                link.begin(Dialect::Http);
+                link.begin(&Dialect::Http);
                 let mut bye = Sending::new("bye".into(), Outbound::Kept(Body::Empty), Frames::Plain);
                 let _: Option<Failure> = poll_fn(|cx| link.poll_answer(cx, &mut bye, 1024)).await.err();
                 assert!(!link.is_quiet());

@@ -14,10 +14,10 @@ use crate::{
         uri,
     },
     observe::error_log::Level,
-    upstream::Selection,
+    upstream::{Peer, Selection},
 };
 use bytes::Bytes;
-use std::{task::Poll, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 /// What a room does to an answer.
 #[derive(Default)]
@@ -28,6 +28,8 @@ pub struct Rules<'j> {
     pub redirect: Option<&'j dyn Fn(&Exchange, &[u8]) -> Option<Vec<u8>>>,
     /// Rewrites `Set-Cookie`.
     pub cookie: Option<&'j dyn Fn(&Exchange, &[u8]) -> Option<Vec<u8>>>,
+    /// The page of a 404 is our own.
+    pub not_found: bool,
 }
 
 /// Hidden by every room.
@@ -38,12 +40,13 @@ const STEERING: [&str; 5] =
 const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "transfer-encoding", "content-length", "content-type"];
 
 /// Answers with what the upstream said.
-pub(super) async fn respond(
+pub(super) fn respond(
     exchange: &mut Exchange,
     job: &Job<'_>,
     answer: Answer,
     selection: Selection,
     began: Instant,
+    peer: &Arc<Peer>,
 ) -> Phase {
     let Answer { mut head, mut body } = answer;
     if head.version == (0, 9) {
@@ -58,7 +61,7 @@ pub(super) async fn respond(
         attempt.status = head.status;
         attempt.bytes_received = head.length as u64;
     }
-    body.hold(selection, began);
+    body.hold(selection, began, job.source(peer));
     let ignore = job.passing.ignore_headers;
     // Holds behind a redirect, too.
     if let Some(rate) = head.fields.get("x-accel-limit-rate").filter(|_| !ignore.has(IgnoreHeaders::LIMIT_RATE))
@@ -67,13 +70,16 @@ pub(super) async fn respond(
         exchange.state.core.limit_rate = Some(rate as u64);
     }
     if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(IgnoreHeaders::REDIRECT)) {
+        body.forgo();
         body.report(exchange);
         let target = target.to_vec();
         head.fields.iter().for_each(|field| carry(exchange, job, field));
         exchange.upstream_fields = head.fields;
         return Phase::Break(accel_redirect(exchange, &target));
     }
-    if job.passing.intercept_errors && head.status >= 300 && exchange.location.settings.error_page.covers(head.status) {
+    let covered = || exchange.location.settings.error_page.covers(head.status);
+    if job.rules.not_found && head.status == 404 || job.passing.intercept_errors && head.status >= 300 && covered() {
+        body.forgo();
         body.report(exchange);
         if head.status == 401 {
             // The page says how to authenticate, too.
@@ -90,8 +96,7 @@ pub(super) async fn respond(
         exchange.tunnel_timeout = job.passing.read_timeout.0;
     }
     if response.bodyless(exchange) && !response.upgrade {
-        // Reading the empty body to its end gives the connection back.
-        let _ = std::future::poll_fn(|cx| Poll::Ready(body.poll_next(cx))).await;
+        body.forgo();
         body.report(exchange);
     } else {
         if !buffering(job.passing, &exchange.upstream_fields) {
@@ -205,7 +210,9 @@ pub(super) fn hint(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead, befo
     if *before > job.passing.buffer_size.0 {
         return exchange.log(Level::Info, "upstream sent too big early hints");
     }
-    if exchange.depth > 0 || exchange.head.version < (1, 1) || !exchange.location.settings.core.early_hints.test(exchange)
+    if exchange.depth > 0
+        || exchange.head.version < (1, 1)
+        || !exchange.location.settings.core.early_hints.test(exchange)
     {
         return;
     }

@@ -1,6 +1,6 @@
 //! One attempt: a kept connection or a new one, the request over it, and the head of the answer.
 
-use super::{Answer, Attempt, Job, answer};
+use super::{Answer, Attempt, Job, answer, level};
 use crate::{
     http::{
         body::{Body, RequestBody},
@@ -13,10 +13,7 @@ use crate::{
         link::{Link, Outbound, Sending},
         peer::Peer,
         pool::Key,
-        wire::{
-            Frames,
-            answer::{AnswerBody, Dialect},
-        },
+        wire::{Frames, answer::Dialect},
     },
 };
 use bytes::Bytes;
@@ -73,6 +70,7 @@ pub(super) async fn ask(
         && let Some(link) = worker.pool.take(&key)
     {
         attempt.reused = true;
+        tracing::debug!(connection = exchange.connection.serial, requests = link.requests, "kept connection taken");
         attempt.connected(exchange);
         let meter = Rc::clone(&link.meter);
         match over(link, key.clone(), attempt, exchange, job).await {
@@ -98,19 +96,20 @@ async fn over(
 ) -> Result<Answer, Failure> {
     let worker = Rc::clone(&exchange.connection.worker);
     let request = &job.request;
-    link.begin(request.dialect);
+    link.begin(&request.dialect);
     exchange.asking = Some(Rc::clone(&link.meter));
     let body = request.body.outbound(&mut exchange.body);
     let client = body.waits_for_client().then(|| exchange.connection.side.clone());
     let mut sending = Sending::new(request.head.clone(), body, request.frames);
-    let head = patiently(&mut link, &mut sending, job, exchange, client.as_ref()).await;
+    let head = patiently(&mut link, &mut sending, job, exchange, client.as_ref(), key.peer()).await;
     attempt.sent = link.meter.sent_now() > 0;
     exchange.note_traffic(&link.meter);
     let head = head?;
+    tracing::debug!(connection = exchange.connection.serial, status = u64::from(head.status), "answer's head read");
     attempt.answered(exchange);
     // Who answers before everything was sent gets no more of it, and nothing else, either.
     let keep = request.keepalive && !head.close && !head.upgrade && sending.is_done();
-    let rest = AnswerBody::behind(&head, request.head_only);
+    let rest = link.body(&head, request.head_only);
     let body = UpstreamBody::new(Lease { worker, key, link, keep }, rest, job.passing.read_timeout.0);
     Ok(Answer { head, body })
 }
@@ -122,14 +121,23 @@ async fn patiently(
     job: &Job<'_>,
     exchange: &Exchange,
     client: Option<&ServerSide>,
+    peer: &Arc<Peer>,
 ) -> Result<ResponseHead, Failure> {
     let clock = &exchange.connection.worker.clock;
     let (mut moved, mut hinted) = (0, 0);
     let mut until = Instant::from_std(clock.instant());
     poll_fn(|cx| {
         loop {
-            match link.poll_answer(cx, sending, job.passing.buffer_size.0) {
-                Poll::Ready(Ok(head)) if head.status == 103 => answer::hint(exchange, job, &head, &mut hinted),
+            let answer = link.poll_answer(cx, sending, job.passing.buffer_size.0);
+            for note in link.notes(matches!(answer, Poll::Ready(Err(_)))) {
+                let text = format!("{note} while reading response header from upstream");
+                exchange.log_about(level(&note), &text, Some(&job.about(peer)));
+            }
+            match answer {
+                // Only HTTP has hints.
+                Poll::Ready(Ok(head)) if head.status == 103 && head.version >= (1, 1) => {
+                    answer::hint(exchange, job, &head, &mut hinted)
+                }
                 Poll::Ready(answer) => return Poll::Ready(answer),
                 Poll::Pending => break,
             }

@@ -218,8 +218,9 @@ mod tests {
 
     #[test]
     fn a_field_becomes_a_parameter() {
-        assert_eq!(header_param(b"X-Real-IP"), b"HTTP_X_REAL_IP");
-        assert_eq!(header_param(b"a_b"), b"HTTP_A_B");
+        for (field, param) in [("Host", "HTTP_HOST"), ("x-Real-ip", "HTTP_X_REAL_IP"), ("a.b_c1", "HTTP_A.B_C1")] {
+            assert_eq!(header_param(field.as_bytes()), param.as_bytes());
+        }
     }
 
     #[test]

@@ -12,7 +12,13 @@ pub use ask::{Request, Sends};
 pub use settings::Passing;
 
 use super::{
-    Client, Failure, Group, Outcome, Selection, body::UpstreamBody, connect, failure::cases, local::Options, peer::Peer,
+    Client, Failure, Group, Outcome, Selection,
+    body::{Source, UpstreamBody},
+    connect,
+    failure::cases,
+    local::Options,
+    peer::Peer,
+    wire::answer::Note,
 };
 use crate::{
     http::{
@@ -66,6 +72,7 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
             exchange.log_about(Level::Err, "no live upstreams while connecting to upstream", Some(&about));
             return Phase::Break(Break::Status(502));
         };
+        tracing::debug!(connection = exchange.connection.serial, upstream = %job.group.name, peer = %peer.name, "peer chosen");
         let began = clock.instant();
         exchange.tries.push(Try { peer: peer.name.clone(), new_pass, began: Some(began), ..Try::default() });
         new_pass = false;
@@ -74,13 +81,16 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         let outcome = ask::ask(&mut attempt, exchange, &job, &peer).await;
         clock.update();
         let (case, status, action) = match outcome {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 let status = answer.head.status;
                 let case = repeatable(status)
                     .filter(|case| selection.tries() > 1 && attempt.may_go_on(exchange, job.passing, *case, started));
                 match case {
-                    None => return answer::respond(exchange, &job, answer, selection, attempt.began).await,
-                    Some(case) => (Some(case), status, "reading response header from upstream"),
+                    None => return answer::respond(exchange, &job, answer, selection, attempt.began, &peer),
+                    Some(case) => {
+                        answer.body.forgo();
+                        (Some(case), status, "reading response header from upstream")
+                    }
                 }
             }
             Err(Failure::Client(error)) => {
@@ -136,6 +146,15 @@ pub fn abandoned(exchange: &mut Exchange) {
     }
     let text = "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too";
     exchange.log(Level::Info, &format!("{text} while {action}"));
+}
+
+/// How grave it is what an answer gives to log.
+pub fn level(note: &Note) -> Level {
+    match note {
+        Note::Stderr(_) | Note::Trailer => Level::Err,
+        Note::TooMuch => Level::Warn,
+        Note::NotFound(_) => Level::Info,
+    }
 }
 
 /// Tells the group how it went; whether the peer is taken out now.
@@ -218,16 +237,19 @@ impl Attempt {
 }
 
 impl Job<'_> {
-    /// The upstream as nginx's log names it.
-    fn about(&self, peer: &Peer) -> String {
-        match peer.name.strip_prefix("unix:") {
-            Some(_) => format!("{}{}:{}", self.scheme, peer.name, String::from_utf8_lossy(&self.uri)),
-            None => format!("{}{}{}", self.scheme, peer.name, String::from_utf8_lossy(&self.uri)),
-        }
+    /// The upstream as the log names it.
+    fn source(&self, peer: &Arc<Peer>) -> Source {
+        Source { scheme: self.scheme, peer: Arc::clone(peer), uri: self.uri.clone() }
     }
 
-    fn log(&self, exchange: &Exchange, peer: &Peer, failure: &Failure, sent: bool) {
+    fn about(&self, peer: &Arc<Peer>) -> String {
+        self.source(peer).text()
+    }
+
+    fn log(&self, exchange: &Exchange, peer: &Arc<Peer>, failure: &Failure, sent: bool) {
         let level = match failure {
+            // What it said is in the log.
+            Failure::Caught => return,
             Failure::Client(_) => Level::Info,
             Failure::Local(_) => Level::Crit,
             Failure::Connect(_, error) => match error.raw_os_error() {
@@ -293,8 +315,8 @@ fn refuse_body(exchange: &mut Exchange, error: RequestBodyError, upstream: Optio
         RequestBodyError::Gone => (Level::Info, 400, true),
     };
     match upstream {
+        _ if error == RequestBodyError::Timeout => {}
         None => exchange.log(level, &error.to_string()),
-        Some(_) if error == RequestBodyError::Timeout => {}
         Some(_) => exchange.log_about(level, &format!("{error} while sending request to upstream"), upstream),
     }
     if silent {

@@ -4,17 +4,22 @@
 use super::super::{
     failure::cases,
     local::{Bind, Options},
+    spool::Bounds,
 };
 use crate::{
     config::{
         Args, Directive, FromArgs, LEVELS, List, Scope,
-        values::{Msec, Size, TempPath, choose_mask},
+        values::{Access, Msec, Size, TempPath, choose_mask},
     },
-    http::{exchange::Exchange, modules::core::Buffers, template::SizeTemplate},
+    http::{
+        exchange::Exchange,
+        modules::core::Buffers,
+        template::{SizeTemplate, Template},
+    },
     syntax::Fault,
 };
 use bytes::Bytes;
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 /// How requests are passed on.
 #[derive(Clone, Debug)]
@@ -35,6 +40,12 @@ pub struct Passing {
     pub max_temp_file_size: Option<Size>,
     pub temp_file_write_size: Option<Size>,
     pub temp_path: Option<TempPath>,
+    /// How much of an answer is kept where, which follows from the five above.
+    pub bounds: Option<Arc<Bounds>>,
+    pub store: Store,
+    pub store_access: Access,
+    /// Fields behind the body of an answer go on to the client.
+    pub pass_trailers: bool,
     pub request_buffering: bool,
     pub intercept_errors: bool,
     pub hide_header: List<Bytes>,
@@ -72,6 +83,10 @@ impl Default for Passing {
             max_temp_file_size: None,
             temp_file_write_size: None,
             temp_path: None,
+            bounds: None,
+            store: Store::Off,
+            store_access: Access::default(),
+            pass_trailers: false,
             request_buffering: true,
             intercept_errors: false,
             hide_header: List::default(),
@@ -91,11 +106,11 @@ impl Default for Passing {
 }
 
 impl Passing {
-    /// Whether the sizes of a level go together; `prefix` is that of the room.
+    /// Settles how much is kept where, if the sizes of a level go together; `prefix` is that of the room.
     ///
     /// # Errors
     /// nginx's fault (`ngx_http_proxy_merge_loc_conf` and its kin).
-    pub fn settle(&self, prefix: &str, scope: &Scope<'_>) -> Result<(), Fault> {
+    pub fn settle(&mut self, prefix: &str, scope: &Scope<'_>) -> Result<(), Fault> {
         let Buffers { count, size: each } = self.buffers;
         let size = self.buffer_size.0.max(each);
         let most = format!("the maximum of the value of \"{prefix}_buffer_size\" and one of the \"{prefix}_buffers\"");
@@ -113,6 +128,17 @@ impl Passing {
             let or = "to disable temporary files usage or must be equal to or greater than";
             format!("\"{prefix}_max_temp_file_size\" must be equal to zero {or} {most}")
         } else {
+            let folder = self.temp_path.get_or_insert_with(|| TempPath::built_in(prefix, scope)).clone();
+            let bounds = Bounds {
+                piece: each,
+                memory: count.saturating_mul(each),
+                file: self.max_temp_file_size.map_or(1 << 30, |file| file.0 as u64),
+                write: self.temp_file_write_size.map_or(2 * size, |write| write.0),
+                folder,
+            };
+            if self.bounds.as_deref() != Some(&bounds) {
+                self.bounds = Some(Arc::new(bounds));
+            }
             return Ok(());
         };
         Err(scope.settling(text))
@@ -145,6 +171,8 @@ pub const DIRECTIVES: &[Directive<Passing>] = &[
     Directive::new("_max_temp_file_size", LEVELS, |passing| &mut passing.max_temp_file_size),
     Directive::new("_temp_file_write_size", LEVELS, |passing| &mut passing.temp_file_write_size),
     Directive::new("_temp_path", LEVELS, |passing| &mut passing.temp_path),
+    Directive::new("_store", LEVELS, |passing| &mut passing.store),
+    Directive::new("_store_access", LEVELS, |passing| &mut passing.store_access),
     Directive::new("_request_buffering", LEVELS, |passing| &mut passing.request_buffering),
     Directive::new("_intercept_errors", LEVELS, |passing| &mut passing.intercept_errors),
     Directive::new("_hide_header", LEVELS, |passing| &mut passing.hide_header),
@@ -160,6 +188,28 @@ pub const DIRECTIVES: &[Directive<Passing>] = &[
     Directive::new("_ignore_client_abort", LEVELS, |passing| &mut passing.ignore_client_abort),
     Directive::new("_force_ranges", LEVELS, |passing| &mut passing.force_ranges),
 ];
+
+/// `_store`: whether answers are kept as files, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Store {
+    #[default]
+    Off,
+    /// Where `root` or `alias` would look for them.
+    Place,
+    Path(Template),
+}
+
+impl FromArgs for Store {
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let word = args.word(0);
+        match &word.value[..] {
+            b"off" => Ok(Self::Off),
+            b"on" => Ok(Self::Place),
+            b"" => Err(Fault::at(word.span, "empty path")),
+            _ => Template::compile(word, args.scope).map(Self::Path),
+        }
+    }
+}
 
 /// `_next_upstream`: the cases in which another peer is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

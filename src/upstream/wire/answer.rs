@@ -1,5 +1,9 @@
 //! How an upstream's answer is read: its head by the protocol's rules, and where its body ends.
 
+use super::{
+    fastcgi::{FastCgiHead, Reading, Records},
+    memcached::{Asked, MemcachedHead, Trailer},
+};
 use crate::{
     http::heads::{
         HeadError, ResponseHead,
@@ -11,12 +15,29 @@ use crate::{
 use bytes::{Buf, Bytes, BytesMut};
 
 /// In what protocol an answer comes: a closed set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Dialect {
     /// HTTP/1 (and what has no head at all).
     Http,
     /// uwsgi and SCGI: a head as CGI's, which may begin with a status line.
     Cgi,
+    /// A head as CGI's, in records.
+    FastCgi(Reading),
+    /// A line in front of a value.
+    Memcached(Asked),
+}
+
+/// Something an answer gives to log, beside its failure. The texts are nginx's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Note {
+    #[error("FastCGI sent in stderr: \"{}\"", String::from_utf8_lossy(.0))]
+    Stderr(Bytes),
+    #[error("upstream sent more data than specified in \"Content-Length\" header")]
+    TooMuch,
+    #[error("memcached sent invalid trailer")]
+    Trailer,
+    #[error("key: \"{}\" was not found by memcached", String::from_utf8_lossy(.0))]
+    NotFound(Bytes),
 }
 
 /// A head under way.
@@ -24,33 +45,47 @@ pub enum Dialect {
 pub enum HeadReader {
     Http(Parser),
     Cgi(CgiParser),
+    FastCgi(Box<FastCgiHead>),
+    Memcached(Box<MemcachedHead>),
 }
 
 impl HeadReader {
     /// At the beginning of an answer.
-    pub fn new(dialect: Dialect) -> Self {
+    pub fn new(dialect: &Dialect) -> Self {
         match dialect {
             Dialect::Http => Self::Http(Parser::default()),
             Dialect::Cgi => Self::Cgi(CgiParser::with_status_line()),
+            Dialect::FastCgi(reading) => Self::FastCgi(Box::new(FastCgiHead::new(reading.clone()))),
+            Dialect::Memcached(asked) => Self::Memcached(Box::new(MemcachedHead::new(asked.clone()))),
         }
     }
 
     /// Another answer begins, of the same protocol or another.
-    pub fn restart(&mut self, dialect: Dialect) {
+    pub fn restart(&mut self, dialect: &Dialect) {
         match (&mut *self, dialect) {
             (Self::Http(parser), Dialect::Http) => parser.reset(),
             (this, dialect) => *this = Self::new(dialect),
         }
     }
 
-    /// Reads on; see [`Parser::parse`].
+    /// Reads on; see [`Parser::parse`]. What is no part of the answer is taken out of the bytes.
     ///
     /// # Errors
     /// What is wrong with the head.
-    pub fn parse(&mut self, bytes: &[u8], size: usize) -> Result<Progress, HeadError> {
+    pub fn parse(&mut self, bytes: &mut BytesMut, size: usize) -> Result<Progress, HeadError> {
         match self {
             Self::Http(parser) => parser.parse(bytes, size),
             Self::Cgi(parser) => parser.parse(bytes, size),
+            Self::FastCgi(head) => head.parse(bytes, size),
+            Self::Memcached(head) => head.parse(bytes, size),
+        }
+    }
+
+    /// How much may still come of a head that must fit into `size` bytes, of which there are some.
+    pub fn room(&self, size: usize, here: usize) -> usize {
+        match self {
+            Self::FastCgi(head) => head.room(size),
+            _ => size.saturating_sub(here).max(1),
         }
     }
 
@@ -63,12 +98,48 @@ impl HeadReader {
                 head
             }
             Self::Cgi(parser) => parser.finish(bytes),
+            Self::FastCgi(head) => head.finish(bytes),
+            Self::Memcached(head) => head.finish(),
+        }
+    }
+
+    /// The body behind a head. `head_only` if the request was one that is answered without any.
+    pub fn body(&mut self, head: &ResponseHead, head_only: bool) -> AnswerBody {
+        let plain = AnswerBody::behind(head, head_only);
+        let over = plain.is_over() && (head_only || head.bodyless());
+        match self {
+            Self::Http(_) | Self::Cgi(_) => plain,
+            Self::FastCgi(_) | Self::Memcached(_) if over => AnswerBody { clean: false, ..plain },
+            Self::FastCgi(reader) => {
+                let reader = std::mem::replace(&mut **reader, FastCgiHead::new(Reading::default()));
+                let (records, decoded, keep) = reader.into_body();
+                let coding = Coding::FastCgi(Box::new(Stream { records, decoded, keep }));
+                AnswerBody { coding, left: head.content_length, clean: false, ..plain }
+            }
+            // Nothing stands behind what says that there is nothing.
+            Self::Memcached(_) if head.status == 404 => plain,
+            Self::Memcached(_) => {
+                let coding = Coding::Memcached(Trailer::default());
+                AnswerBody { coding, left: head.content_length, clean: false, ..plain }
+            }
+        }
+    }
+
+    /// Takes what there is to log; `ended` when nothing more comes.
+    pub fn notes(&mut self, ended: bool) -> Vec<Note> {
+        match self {
+            Self::Http(_) | Self::Cgi(_) => Vec::new(),
+            Self::Memcached(head) => head.missing().into_iter().map(Note::NotFound).collect(),
+            Self::FastCgi(head) => head.said(ended).into_iter().map(Note::Stderr).collect(),
         }
     }
 }
 
 /// The least and the most that is read of a body at once. Bytes.
 const ROOM: (usize, usize) = (16 << 10, 64 << 10);
+
+/// The most that is remembered of what is to be logged of one body. Bytes.
+const NOTES: usize = 64 << 10;
 
 /// A place within an answer's body. It holds none of its bytes.
 #[derive(Debug)]
@@ -77,6 +148,9 @@ pub struct AnswerBody {
     /// Payload that is yet to come, where that is known.
     left: Option<u64>,
     room: usize,
+    /// Once it is over: nothing of it is left on the connection.
+    clean: bool,
+    notes: Vec<Note>,
 }
 
 /// What stands between the bytes of a body.
@@ -84,7 +158,19 @@ pub struct AnswerBody {
 enum Coding {
     Plain,
     Chunked(Scanner),
+    FastCgi(Box<Stream>),
+    Memcached(Trailer),
     Over,
+}
+
+/// A place within the output of a FastCGI application.
+#[derive(Debug)]
+struct Stream {
+    records: Records,
+    /// Of the bytes that were read, the first so many are output; those behind them are records as they came.
+    decoded: usize,
+    /// The connection is left open behind the answer.
+    keep: bool,
 }
 
 /// What came of reading on.
@@ -104,9 +190,10 @@ impl AnswerBody {
         let (coding, left) = match (head_only || head.bodyless(), head.chunked) {
             (true, _) => (Coding::Over, None),
             (false, true) => (Coding::Chunked(Scanner::default()), None),
+            (false, false) if head.content_length == Some(0) => (Coding::Over, None),
             (false, false) => (Coding::Plain, head.content_length),
         };
-        Self { coding, left, room: ROOM.0 }
+        Self { coding, left, room: ROOM.0, clean: true, notes: Vec::new() }
     }
 
     /// Takes what there is of the body from the front of `rest`.
@@ -115,6 +202,8 @@ impl AnswerBody {
     /// [`Failure::Invalid`] where the coding is broken.
     pub fn next(&mut self, rest: &mut BytesMut) -> Result<Step, Failure> {
         match &mut self.coding {
+            Coding::FastCgi(_) => self.next_output(rest),
+            Coding::Memcached(_) => Ok(self.next_value(rest)),
             Coding::Over => Ok(Step::End),
             Coding::Plain if self.left == Some(0) => {
                 self.coding = Coding::Over;
@@ -122,8 +211,7 @@ impl AnswerBody {
             }
             Coding::Plain if rest.is_empty() => Ok(Step::More),
             Coding::Plain => {
-                let n =
-                    self.left.map_or(rest.len(), |left| rest.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                let n = self.left.map_or(rest.len(), |left| rest.len().min(bounded(left)));
                 self.left = self.left.map(|left| left - n as u64);
                 if self.left == Some(0) {
                     self.coding = Coding::Over;
@@ -158,9 +246,102 @@ impl AnswerBody {
         }
     }
 
+    /// The same within records (`ngx_http_fastcgi_input_filter`).
+    fn next_output(&mut self, rest: &mut BytesMut) -> Result<Step, Failure> {
+        let Coding::FastCgi(stream) = &mut self.coding else { return Ok(Step::End) };
+        let kept = stream.records.unwrap(&mut rest[stream.decoded..]);
+        stream.decoded += kept;
+        rest.truncate(stream.decoded);
+        for text in stream.records.said_before(u64::MAX) {
+            note(&mut self.notes, Note::Stderr(text));
+        }
+        let mut piece = None;
+        if stream.decoded > 0 {
+            let n = self.left.map_or(stream.decoded, |left| stream.decoded.min(bounded(left)));
+            let too_much = n < stream.decoded;
+            if n > 0 {
+                piece = Some(take(rest, n));
+                stream.decoded -= n;
+                self.left = self.left.map(|left| left - n as u64);
+            }
+            if too_much {
+                note(&mut self.notes, Note::TooMuch);
+                rest.clear();
+                self.coding = Coding::Over;
+                return Ok(piece.map_or(Step::End, Step::Piece));
+            }
+        }
+        let records = &stream.records;
+        // The output may be closed before: who goes then disturbs an application that has not finished.
+        if self.left.unwrap_or(0) == 0 && (records.ended || records.more) {
+            self.clean = records.ended;
+            self.coding = Coding::Over;
+            return Ok(piece.map_or(Step::End, Step::Piece));
+        }
+        if let Some(piece) = piece {
+            return Ok(Step::Piece(piece));
+        }
+        if let Some(fault) = records.fault {
+            return Err(Failure::Invalid(fault.to_string()));
+        }
+        match (self.left, records.closed, records.ending) {
+            (Some(1..), true, _) => Err(Failure::Invalid("upstream prematurely closed FastCGI stdout".into())),
+            (Some(1..), _, true) => Err(Failure::Invalid("upstream prematurely closed FastCGI request".into())),
+            _ => Ok(Step::More),
+        }
+    }
+
+    /// The same in front of memcached's `END` (`ngx_http_memcached_filter`).
+    fn next_value(&mut self, rest: &mut BytesMut) -> Step {
+        let (Coding::Memcached(trailer), Some(left)) = (&mut self.coding, self.left.as_mut()) else { return Step::End };
+        let n = rest.len().min(bounded(*left));
+        let piece = (n > 0).then(|| take(rest, n));
+        *left -= n as u64;
+        let end = if *left == 0 { trailer.read(rest) } else { Some(false) };
+        if *left == 0 {
+            rest.clear();
+        }
+        if end != Some(false) {
+            self.clean = end.is_some();
+            self.coding = Coding::Over;
+        }
+        if end.is_none() {
+            note(&mut self.notes, Note::Trailer);
+        }
+        match (piece, end) {
+            (Some(piece), _) => Step::Piece(piece),
+            (None, Some(false)) => Step::More,
+            (None, _) => Step::End,
+        }
+    }
+
     /// Whether all of it was handed out.
     pub fn is_over(&self) -> bool {
         matches!(self.coding, Coding::Over)
+    }
+
+    /// Whether it is over, and nothing of it is left on the connection.
+    pub fn is_clean(&self) -> bool {
+        self.is_over() && self.clean
+    }
+
+    /// Whether everything was handed out, and what ends it is still to come.
+    pub fn wants_end(&self) -> bool {
+        matches!(self.coding, Coding::FastCgi(_) | Coding::Memcached(_)) && self.left == Some(0)
+    }
+
+    /// Leaves a body behind that is over.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(
+            self,
+            Self { coding: Coding::Over, left: None, room: ROOM.0, clean: false, notes: Vec::new() },
+        )
+    }
+
+    /// What there is to log.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// The connection has ended.
@@ -168,20 +349,31 @@ impl AnswerBody {
     /// # Errors
     /// [`Failure::Closed`] unless that is how the body ends.
     pub fn cut_off(&mut self) -> Result<(), Failure> {
-        match (&self.coding, self.left) {
-            (Coding::Over, _) | (Coding::Plain, None) => {
-                self.coding = Coding::Over;
-                Ok(())
+        if let Coding::FastCgi(stream) = &mut self.coding {
+            stream.records.cut_off();
+            for text in stream.records.said_before(u64::MAX) {
+                note(&mut self.notes, Note::Stderr(text));
             }
-            _ => Err(Failure::Closed),
         }
+        let ends = match &self.coding {
+            Coding::Over => true,
+            Coding::Plain => self.left.is_none(),
+            // Who was not asked to leave the connection open need not say more.
+            Coding::FastCgi(stream) => !stream.keep && self.left.unwrap_or(0) == 0,
+            Coding::Chunked(_) | Coding::Memcached(_) => false,
+        };
+        if !ends {
+            return Err(Failure::Closed);
+        }
+        self.coding = Coding::Over;
+        Ok(())
     }
 
     /// How much is worth reading at once.
     pub fn room(&self) -> usize {
         match self.left {
-            Some(left) => usize::try_from(left).unwrap_or(usize::MAX).clamp(1, self.room),
-            None => self.room,
+            Some(left) if matches!(self.coding, Coding::Plain) => bounded(left).clamp(1, self.room),
+            _ => self.room,
         }
     }
 
@@ -191,6 +383,18 @@ impl AnswerBody {
             self.room = (self.room * 2).min(ROOM.1);
         }
     }
+}
+
+/// Remembers something to log, unless there is too much of it already.
+fn note(notes: &mut Vec<Note>, note: Note) {
+    let length = |note: &Note| if let Note::Stderr(text) = note { text.len() } else { 0 };
+    if notes.iter().map(length).sum::<usize>() < NOTES {
+        notes.push(note);
+    }
+}
+
+fn bounded(left: u64) -> usize {
+    usize::try_from(left).unwrap_or(usize::MAX)
 }
 
 /// The first `n` bytes; the memory goes with the last of them.

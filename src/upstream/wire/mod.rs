@@ -1,7 +1,10 @@
 //! What is spoken to upstream servers and in front of connections: bytes in, bytes out, no sockets and no clock.
 
 pub mod answer;
+pub mod fastcgi;
+pub mod memcached;
 pub mod proxy_protocol;
+pub mod scgi;
 pub mod uwsgi;
 
 use bytes::Bytes;
@@ -13,6 +16,8 @@ pub enum Frames {
     Plain,
     /// The chunked coding (RFC 9112, section 7.1), sizes as nginx writes them.
     Chunked,
+    /// Records of FastCGI, with an empty one at the end.
+    FastCgi,
 }
 
 impl Frames {
@@ -25,6 +30,7 @@ impl Frames {
                 part(piece);
                 part(Bytes::from_static(b"\r\n"));
             }
+            Self::FastCgi => fastcgi::stdin(piece, part),
         }
     }
 
@@ -33,6 +39,7 @@ impl Frames {
         match self {
             Self::Plain => {}
             Self::Chunked => part(Bytes::from_static(b"0\r\n\r\n")),
+            Self::FastCgi => part(fastcgi::stdin_end()),
         }
     }
 }

@@ -123,13 +123,6 @@ mod tests {
     }
 
     #[test]
-    fn a_header_becomes_a_parameter() {
-        for (header, param) in [("Host", "HTTP_HOST"), ("x-Real-ip", "HTTP_X_REAL_IP"), ("a.b_c1", "HTTP_A.B_C1")] {
-            assert_eq!(header_param(header.as_bytes()), param.as_bytes());
-        }
-    }
-
-    #[test]
     fn a_packet_that_was_cut_or_contradicts_itself_is_malformed() {
         let whole = framed(&[(b"name", b"value")]).unwrap();
         for length in 0..whole.len() {

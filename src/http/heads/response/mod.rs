@@ -64,6 +64,9 @@ pub enum HeadError {
     /// It does not fit into `proxy_buffer_size`: `invalid_header`, too.
     #[error("upstream sent too big header")]
     TooBig,
+    /// What the upstream said is not to be said (`fastcgi_catch_stderr`): `invalid_header`, too.
+    #[error("")]
+    Caught,
     /// The upstream closed before the head was complete: `error`.
     #[error("upstream prematurely closed connection")]
     Closed,

@@ -14,6 +14,10 @@ use crate::{
         values::{parse_number, parse_size, parse_time},
     },
     http::{exchange::Exchange, level::Server, template::Template},
+    observe::{
+        error_log::Level,
+        syslog::{self, SyslogSlot},
+    },
     syntax::{Fault, Span, Word},
 };
 use format::Definition;
@@ -116,6 +120,7 @@ enum LogName {
     Fixed(Handle),
     /// A complete path with variables in it.
     Variable(Template),
+    Syslog(Handle),
 }
 
 impl Target {
@@ -131,20 +136,30 @@ impl Target {
         let http = &exchange.http;
         let Some(Some(format)) = http.log_formats.get(self.format.0 as usize) else { return };
         format.append(exchange, line);
-        line.push(b'\n');
-        let file = match &self.file {
-            LogName::Fixed(file) => http.log_files.get(file.0 as usize),
+        if !matches!(self.file, LogName::Syslog(_)) {
+            line.push(b'\n');
+        }
+        match &self.file {
+            LogName::Syslog(server) => send(exchange, &http.syslogs[server.0 as usize], line),
             LogName::Variable(name) => {
                 let cache = exchange.location.settings.access_log.cache.0.as_deref();
-                return named::write(exchange, cache, &name.evaluate(exchange), line);
+                named::write(exchange, cache, &name.evaluate(exchange), line);
             }
-        };
-        let Some(file) = file else { return };
-        match self.buffer {
-            None => file.write(line),
-            Some(how) => buffer::write(file, how, line),
+            LogName::Fixed(file) => match (http.log_files.get(file.0 as usize), self.buffer) {
+                (Some(file), None) => file.write(line),
+                (Some(file), Some(how)) => buffer::write(file, how, line),
+                (None, _) => {}
+            },
         }
     }
+}
+
+/// Sends a line to a syslog server. What is lost is told, as nginx tells it, but not to whom it was lost.
+fn send(exchange: &Exchange, server: &SyslogSlot, line: &[u8]) {
+    let Err(lost) = server.send(None, line) else { return };
+    let level = if lost.call == "send" { Level::Err } else { Level::Alert };
+    exchange.http.log(level, &format!("{lost} while logging to syslog, server: {}", server.server()));
+    exchange.log(Level::Warn, "send() to syslog failed while logging request");
 }
 
 impl Slot for Logs {
@@ -174,13 +189,13 @@ impl FromArgs for Target {
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         let path = args.word(0);
-        if path.value.starts_with(b"syslog:") {
-            return Err(Fault::at(path.span, "logging to syslog is not supported by this version"));
-        }
         let full = args.scope.path(&path.value);
-        let file = match path.value.contains(&b'$') {
-            true => LogName::Variable(Template::compile_text(path_bytes(&full), path, args.scope)?),
-            false => LogName::Fixed(args.scope.refer(Kind::LogFile, path_bytes(&full), path.span)),
+        let file = match &path.value[..] {
+            value if value.starts_with(syslog::PREFIX) => LogName::Syslog(syslog::refer(path, args.scope)?),
+            value if value.contains(&b'$') => {
+                LogName::Variable(Template::compile_text(path_bytes(&full), path, args.scope)?)
+            }
+            _ => LogName::Fixed(args.scope.refer(Kind::LogFile, path_bytes(&full), path.span)),
         };
         let (name, at) = match args.words().get(1) {
             Some(word) => (&word.value[..], word.span),
@@ -203,8 +218,14 @@ impl FromArgs for Target {
                 return Err(Fault::at(path.span, text(b"no buffer is defined for access_log \"", b"\"")));
             }
         };
-        if target.buffer.is_some() && matches!(target.file, LogName::Variable(_)) {
-            return Err(Fault::at(path.span, "buffered logs cannot have variables in name"));
+        match &target.file {
+            LogName::Variable(_) if target.buffer.is_some() => {
+                return Err(Fault::at(path.span, "buffered logs cannot have variables in name"));
+            }
+            LogName::Syslog(_) if target.buffer.is_some() => {
+                return Err(Fault::at(path.span, "logs to syslog cannot be buffered"));
+            }
+            _ => {}
         }
         if let Some(buffer) = target.buffer
             && conflicts(args.scope, path_bytes(&full), buffer, path.span)
@@ -290,6 +311,7 @@ mod tests {
                 "access_log a combined buffer=4k; access_log a combined buffer=8k;",
                 "access_log \"a\" already defined with conflicting parameters",
             ),
+            ("access_log syslog:server=127.0.0.1 combined buffer=4k;", "logs to syslog cannot be buffered"),
             ("access_log a nothing;", "unknown log format \"nothing\""),
         ] {
             assert_eq!(fault(text), message, "{text}");

@@ -77,6 +77,8 @@ pub struct Conf {
     pub msie_refresh: bool,
     pub log_not_found: bool,
     pub log_subrequest: bool,
+    pub subrequest_output_buffer_size: Size,
+    pub postpone_output: Size,
     pub early_hints: AnyOf,
     /// A path or a named location that is gone through behind an answer.
     pub post_action: Option<Bytes>,
@@ -128,6 +130,8 @@ impl Default for Conf {
             msie_refresh: false,
             log_not_found: true,
             log_subrequest: false,
+            subrequest_output_buffer_size: Size(4096),
+            postpone_output: Size(1460),
             early_hints: AnyOf::default(),
             post_action: None,
         }
@@ -180,6 +184,8 @@ impl Module for Conf {
         Directive::new("msie_refresh", LEVELS, |conf| &mut conf.msie_refresh),
         Directive::new("log_not_found", LEVELS, |conf| &mut conf.log_not_found),
         Directive::new("log_subrequest", LEVELS, |conf| &mut conf.log_subrequest),
+        Directive::new("subrequest_output_buffer_size", LEVELS, |conf| &mut conf.subrequest_output_buffer_size),
+        Directive::new("postpone_output", LEVELS, |conf| &mut conf.postpone_output),
         Directive::new("early_hints", LEVELS, |conf| &mut conf.early_hints),
         Directive::new("post_action", LEVELS_IF, |conf| &mut conf.post_action),
     ];

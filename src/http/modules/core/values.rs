@@ -5,7 +5,7 @@ use crate::{
         Args, FromArgs,
         values::{choose, parse_number, parse_size},
     },
-    http::{exchange::Exchange, status, template::Template},
+    http::{body_file, exchange::Exchange, status, template::Template},
     syntax::Fault,
 };
 use std::{borrow::Cow, ops::RangeInclusive};
@@ -61,7 +61,11 @@ pub enum InFileOnly {
 
 impl FromArgs for InFileOnly {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        choose(args, &[("off", Self::Off), ("on", Self::On), ("clean", Self::Clean)])
+        let choice = choose(args, &[("off", Self::Off), ("on", Self::On), ("clean", Self::Clean)])?;
+        if choice != Self::Off {
+            body_file::announce(args.scope);
+        }
+        Ok(choice)
     }
 }
 

@@ -6,7 +6,7 @@ mod tree;
 use super::Room;
 use crate::{
     config::{
-        Directive, LEVELS, Module,
+        Contexts, Directive, LEVELS, Module, Scope,
         scope::bytes_to_path,
         values::{Access, Choices, Mask},
     },
@@ -19,6 +19,7 @@ use crate::{
         uri::{Escape, escaped},
     },
     observe::error_log::Level,
+    syntax::Fault,
     upstream::pass,
 };
 use bytes::Bytes;
@@ -42,6 +43,13 @@ impl Module for Conf {
         Directive::new("min_delete_depth", LEVELS, |conf| &mut conf.min_delete_depth),
         Directive::new("dav_access", LEVELS, |conf| &mut conf.access),
     ];
+
+    fn settle(&mut self, scope: &Scope<'_>, _level: Contexts) -> Result<(), Fault> {
+        if self.methods.has(PUT) {
+            body_file::announce(scope);
+        }
+        Ok(())
+    }
 }
 
 impl Room for Conf {

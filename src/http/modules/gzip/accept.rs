@@ -14,7 +14,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 /// Whether the request may be answered compressed.
 pub(super) fn ok(conf: &Conf, exchange: &Exchange, response: &Response) -> bool {
     let user_agent = exchange.field("user-agent");
-    exchange.field("accept-encoding").is_some_and(accepts_gzip)
+    exchange.field("accept-encoding").is_some_and(|value| takes(value, b"gzip"))
         && !(conf.disable.msie6 && Agent::of(exchange).msie6)
         && exchange.head.version >= conf.http_version.0
         && (exchange.field("via").is_none() || proxied(&conf.proxied, exchange, response))
@@ -61,17 +61,17 @@ fn lists(value: &[u8], word: &[u8]) -> bool {
     })
 }
 
-/// Whether `Accept-Encoding` takes gzip: it is named, and not with `q=0` or a weight that is none
+/// Whether `Accept-Encoding` takes a coding: it is named, and not with `q=0` or a weight that is none
 /// (`ngx_http_gzip_accept_encoding`).
-fn accepts_gzip(value: &[u8]) -> bool {
+pub fn takes(value: &[u8], coding: &[u8]) -> bool {
     let mut from = 0;
     let rest = loop {
-        let found = value[from..].windows(4).position(|word| word.eq_ignore_ascii_case(b"gzip"));
+        let found = value[from..].windows(coding.len()).position(|word| word.eq_ignore_ascii_case(coding));
         let Some(at) = found.map(|at| from + at) else { return false };
         if at == 0 || matches!(value[at - 1], b',' | b' ') {
-            break &value[at + 4..];
+            break &value[at + coding.len()..];
         }
-        from = at + 4;
+        from = at + coding.len();
     };
     let rest = without_spaces(rest);
     let rest = match rest.split_first() {
@@ -210,7 +210,7 @@ mod tests {
             "x-gzip, gzip",
             "gzip ,x",
         ] {
-            assert!(accepts_gzip(yes.as_bytes()), "{yes}");
+            assert!(takes(yes.as_bytes(), b"gzip"), "{yes}");
         }
         for no in [
             "",
@@ -229,7 +229,7 @@ mod tests {
             "gzip;q=0.5;x",
             "gzip q=1",
         ] {
-            assert!(!accepts_gzip(no.as_bytes()), "{no}");
+            assert!(!takes(no.as_bytes(), b"gzip"), "{no}");
         }
     }
 

@@ -1,36 +1,30 @@
 //! `gzip`: compresses answers for clients that say they can take it.
 
 mod accept;
-mod body;
 
-pub use accept::{Disable, HttpVersion, Proxied};
-pub use body::GzipBody;
+pub use accept::{Disable, HttpVersion, Proxied, takes};
 
 use super::Room;
 use crate::{
-    config::{
-        Args, Directive, FromArgs, LEVELS, LEVELS_IF, Module,
-        values::{Size, parse_number},
-    },
+    config::{Directive, LEVELS, LEVELS_IF, Module, values::Size},
     http::{
-        body::Body,
-        exchange::{Exchange, Method},
+        exchange::Exchange,
         media_types::MediaTypes,
+        packing::{self, Codec, CompLevel, Lengths, Rule},
         response::Response,
         validators::weak_etag,
         variables::Variable,
     },
-    syntax::Fault,
 };
 use bytes::Bytes;
-use std::{io::Write, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 #[derive(Clone, Debug)]
 pub struct Conf {
     pub enabled: bool,
     pub types: MediaTypes,
     pub min_length: Size,
-    pub level: CompLevel,
+    pub level: CompLevel<1, 9>,
     pub http_version: HttpVersion,
     pub proxied: Proxied,
     /// Answers that may be compressed say so in `Vary`.
@@ -67,7 +61,8 @@ impl Module for Conf {
 }
 
 impl Room for Conf {
-    const VARIABLES: &'static [Variable] = &[Variable::new("gzip_ratio", ratio)];
+    const VARIABLES: &'static [Variable] = 
+        &[Variable::new("gzip_ratio", |exchange, out| packing::ratio(exchange.state.gzip.lengths.as_ref(), out))];
     type State = State;
 }
 
@@ -75,7 +70,7 @@ impl Room for Conf {
 #[derive(Debug, Default)]
 pub struct State {
     /// Shared with the body that is on its way.
-    lengths: Option<Rc<body::Lengths>>,
+    lengths: Option<Rc<Lengths>>,
     /// Whether the client takes compressed answers, once that was asked (`r->gzip_ok`).
     accepted: Option<bool>,
     /// Other clients may get something else.
@@ -100,27 +95,15 @@ pub fn vary(exchange: &mut Exchange) {
 pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     response.vary_accept_encoding |= exchange.state.gzip.vary;
     let conf = Arc::clone(&exchange.location.settings.gzip);
-    if !conf.enabled
-        || !matches!(response.status, 200 | 403 | 404)
-        || response.field("content-encoding").is_some_and(|encoding| !encoding.is_empty())
-        || response.content_length.is_some_and(|length| length < conf.min_length.0 as u64)
-        || !conf.types.contains(response.content_type.as_deref().unwrap_or_default())
-    {
+    let rule = Rule { enabled: conf.enabled, types: &conf.types, min_length: conf.min_length.0 };
+    if !rule.fits(response) {
         return;
     }
     response.vary_accept_encoding = true;
-    if !accepted(exchange, response) {
-        return;
+    if accepted(exchange, response) {
+        let codec = |length| Ok(Codec::gzip(conf.level.0, length));
+        exchange.state.gzip.lengths = packing::pack(exchange, response, "gzip", codec).ok().flatten();
     }
-    if exchange.method != Method::Head {
-        let body = GzipBody::new(std::mem::take(&mut response.body), conf.level.0, response.content_length);
-        exchange.state.gzip.lengths = Some(body.lengths());
-        response.body = Body::Gzip(Box::new(body));
-    }
-    response.push(&b"Content-Encoding"[..], &b"gzip"[..]);
-    response.encoded = true;
-    response.forget_length();
-    weaken(response);
 }
 
 /// The body is no longer byte for byte what its tag stands for (`ngx_http_weak_etag`).
@@ -140,53 +123,9 @@ pub fn weaken(response: &mut Response) {
     }
 }
 
-/// `$gzip_ratio`: how many times shorter the answer became, once it is known.
-fn ratio(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
-    let lengths = exchange.state.gzip.lengths.as_ref();
-    lengths.and_then(|lengths| lengths.get()).is_some_and(|(plain, packed)| write_ratio(plain, packed, out))
-}
-
-/// Two digits behind the point, rounded by the third.
-fn write_ratio(plain: u64, packed: u64, out: &mut Vec<u8>) -> bool {
-    if packed == 0 {
-        return false;
-    }
-    let mut hundredths = plain.saturating_mul(100) / packed;
-    if (plain.saturating_mul(1000) / packed) % 10 > 4 {
-        hundredths += 1;
-    }
-    write!(out, "{}.{:02}", hundredths / 100, hundredths % 100).is_ok()
-}
-
-/// `gzip_comp_level`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CompLevel(pub u32);
-
-impl FromArgs for CompLevel {
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let word = args.word(0);
-        let level = parse_number(&word.value).ok_or_else(|| args.directive(word, "invalid number"))?;
-        let level = u32::try_from(level).ok().filter(|level| (1..=9).contains(level));
-        level.map(Self).ok_or_else(|| Fault::at(word.span, "value must be between 1 and 9"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::http::testing::{ask, conf, fault};
-
-    #[test]
-    fn a_ratio_has_two_digits_behind_its_point() {
-        for (plain, packed, ratio) in
-            [(2125, 1000, "2.13"), (2124, 1000, "2.12"), (1999, 1000, "2.00"), (5, 100, "0.05")]
-        {
-            let mut out = Vec::new();
-            assert!(write_ratio(plain, packed, &mut out));
-            assert_eq!(String::from_utf8_lossy(&out), ratio);
-        }
-        assert!(!write_ratio(1, 0, &mut Vec::new()));
-    }
 
     #[test]
     fn an_answer_is_compressed_if_both_sides_agree() {

@@ -52,6 +52,7 @@ impl Module for Conf {
     const DIRECTIVES: &'static [Directive<Self>] = &[
         Directive::new("proxy_pass", LOCATION.or(IF_IN_LOCATION).or(LIMIT_EXCEPT), |conf| &mut conf.pass),
         Directive::new("proxy_http_version", LEVELS, |conf| &mut conf.http_version),
+        Directive::new("proxy_pass_trailers", LEVELS, |conf| &mut conf.passing.pass_trailers),
         Directive::new("proxy_set_header", LEVELS, |conf| &mut conf.set_header),
         Directive::new("proxy_redirect", LEVELS, |conf| &mut conf.redirect),
         Directive::new("proxy_method", LEVELS, |conf| &mut conf.method),
@@ -116,7 +117,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let request = request::build(exchange, &conf, &target, &uri);
     let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
     let cookie = |exchange: &Exchange, value: &[u8]| cookies::rewrite(&conf, exchange, value);
-    let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite), cookie: Some(&cookie) };
+    let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite), cookie: Some(&cookie), not_found: false };
     let connecting = conf.passing.connecting(exchange);
     let job = Job { group: target.group, passing: &conf.passing, connecting, rules, request, scheme: "http://", uri };
     pass::pass(exchange, job).await

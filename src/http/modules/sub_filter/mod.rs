@@ -68,6 +68,9 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     }
     let Some(words) = conf.pairs.fixed.clone().or_else(|| Words::new(words).map(Arc::new)) else { return };
     response.body = Body::Sub(Box::new(SubBody::new(std::mem::take(&mut response.body), words, values, conf.once)));
+    if exchange.depth > 0 {
+        return;
+    }
     response.content_length = None;
     if conf.last_modified {
         super::gzip::weaken(response);

@@ -1,9 +1,11 @@
 //! Tutorial 001: three Python servers behind Debian's nginx. The reader comments out the stock site, appends the
-//! tutorial's block, and restarts the service.
+//! tutorial's block, and restarts the service: [`service`].
+
+mod service;
 
 use super::{ask_along, ask_times, expect_lines, lines_with};
 use crate::support::client::{self, Answer, Connection};
-use crate::support::component::{find, need};
+use crate::support::component::need;
 use crate::support::container::{Build, Container};
 use crate::support::program::Program;
 use crate::support::server::temp_paths;
@@ -175,65 +177,6 @@ fn who_is_not_root_gets_port_8000() {
     // Where the tutorial's first server would be: just what the rule does with this site.
     debian.0.wait_for_port(8000);
     assert!(!debian.0.listens(80));
-}
-
-#[test]
-fn the_service_script_restarts_reloads_and_stops_it() {
-    let script = "/etc/init.d/nginx";
-    if !need(&["start-stop-daemon"])
-        || find(script).is_none() && !crate::support::component::missing("Debian's nginx-common")
-    {
-        return;
-    }
-    let Some(debian) = Debian::new() else { return };
-    let _servers = debian.start_servers();
-    let service = |word: &str| debian.0.run(&["sh", script, word]);
-    service("start").succeeded();
-    debian.0.wait_for_port(80);
-    let first = debian.0.master().expect("a pid");
-    service("status").succeeded();
-    service("reload").succeeded();
-    client::get(80, "/").expect(200);
-    assert_eq!(debian.0.master(), Some(first));
-
-    service("rotate").succeeded();
-    client::get(80, "/").expect(200);
-
-    service("restart").succeeded();
-    debian.0.wait_for_port(80);
-    assert_ne!(debian.0.master(), Some(first));
-    client::get(80, "/").expect(200);
-
-    debian.0.write(ENABLED, "server { listen 80; return 200 upgraded; }\n");
-    let before = debian.0.master();
-    service("upgrade").succeeded();
-    wait::until("the new binary serves", wait::SOON, || client::get(80, "/").text() == "upgraded");
-    wait::until("the old one has gone", wait::SOON, || !debian.0.exists("/run/nginx.pid.oldbin"));
-    assert_ne!(debian.0.master(), before);
-
-    service("stop").succeeded();
-    assert!(!debian.0.listens(80) && !debian.0.exists("/run/nginx.pid"));
-    assert_ne!(service("status").code, Some(0));
-}
-
-#[test]
-fn the_units_commands_start_reload_and_stop_it() {
-    if !need(&["start-stop-daemon"]) {
-        return;
-    }
-    let Some(debian) = Debian::new() else { return };
-    let _servers = debian.start_servers();
-    debian.start_nginx();
-    let master = debian.0.master().expect("a pid");
-    let mut kept = Connection::open(80);
-    kept.get("/").expect(200);
-    debian.0.nginx(&["-g", "daemon on; master_process on;", "-s", "reload"]).succeeded();
-    client::get(80, "/").expect(200);
-    assert_eq!(debian.0.master(), Some(master));
-    let stop = ["start-stop-daemon", "--quiet", "--stop", "--retry", "QUIT/5", "--pidfile", "/run/nginx.pid"];
-    debian.0.run(&stop).silently();
-    assert!(!debian.0.exists("/run/nginx.pid"));
-    assert!(kept.closes_within(wait::SOON));
 }
 
 #[test]

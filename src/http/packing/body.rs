@@ -1,8 +1,8 @@
-//! A body that is compressed while it is sent.
+//! A body that is packed while it is sent.
 
+use super::{Ask, Codec};
 use crate::http::body::{Body, BodyError};
-use bytes::{Buf, Bytes};
-use flate2::{Compress, Compression, FlushCompress, Status};
+use bytes::Bytes;
 use std::{
     cell::Cell,
     io,
@@ -11,27 +11,30 @@ use std::{
 };
 
 /// How much compressed data is handed on at once. What is inside stays in the compressor until asked for, so this
-/// bounds the memory of a body together with zlib's own 256 KB.
+/// bounds the memory of a body together with the compressor's own.
 const PIECE: usize = 16 << 10;
 
 /// The lengths of an answer before and after, known when it has been compressed whole.
 #[derive(Debug, Default)]
-pub(super) struct Lengths(Cell<Option<(u64, u64)>>);
+pub struct Lengths(Cell<Option<(u64, u64)>>);
 
 impl Lengths {
-    pub(super) fn get(&self) -> Option<(u64, u64)> {
+    /// Before and after.
+    pub fn get(&self) -> Option<(u64, u64)> {
         self.0.get()
     }
 }
 
-/// Another body, compressed (`ngx_http_gzip_body_filter`).
-pub struct GzipBody {
+/// Another body, packed (`ngx_http_gzip_body_filter`).
+pub struct PackedBody {
     inner: Body,
-    compress: Compress,
+    codec: Codec,
     /// Taken from the inner body and not yet compressed.
     input: Bytes,
     output: Vec<u8>,
     stage: Stage,
+    /// What has gone in and come out.
+    counted: (u64, u64),
     lengths: Rc<Lengths>,
 }
 
@@ -48,21 +51,19 @@ enum Stage {
     Done,
 }
 
-impl GzipBody {
-    /// A body of a length, if it is known, compressed at a level from 1 to 9.
-    pub fn new(inner: Body, level: u32, length: Option<u64>) -> Self {
-        // zlib-rs packs at level 1 a quarter looser than zlib; at level 2 it is tighter than that, and still faster.
-        let compress = Compress::new_gzip(Compression::new(level.max(2)), window_bits(length));
+impl PackedBody {
+    pub fn new(inner: Body, codec: Codec) -> Self {
         let (output, lengths) = (Vec::new(), Rc::default());
-        Self { inner, compress, input: Bytes::new(), output, stage: Stage::Flushed, lengths }
+        Self { inner, codec, input: Bytes::new(), output, stage: Stage::Flushed, counted: (0, 0), lengths }
     }
 
-    /// The body that is compressed.
+    /// The body that is packed.
     pub fn inner(&self) -> &Body {
         &self.inner
     }
 
-    pub(super) fn lengths(&self) -> Rc<Lengths> {
+    /// How long it is before and after, once it has ended.
+    pub fn lengths(&self) -> Rc<Lengths> {
         Rc::clone(&self.lengths)
     }
 
@@ -72,7 +73,7 @@ impl GzipBody {
             let full = match self.stage {
                 _ if !self.input.is_empty() => {
                     self.stage = Stage::Dirty;
-                    self.run(FlushCompress::None)
+                    self.run(Ask::Nothing)
                 }
                 Stage::Flushed | Stage::Dirty => match self.inner.poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => {
@@ -90,12 +91,12 @@ impl GzipBody {
                         continue;
                     }
                 },
-                Stage::Flushing => self.run(FlushCompress::Sync).inspect(|full| {
+                Stage::Flushing => self.run(Ask::Flush).inspect(|full| {
                     if !full {
                         self.stage = Stage::Flushed;
                     }
                 }),
-                Stage::Finishing => self.run(FlushCompress::Finish),
+                Stage::Finishing => self.run(Ask::Finish),
                 Stage::Done => return Poll::Ready(None),
             };
             let full = match full {
@@ -110,24 +111,18 @@ impl GzipBody {
     }
 
     /// Lets the compressor work until its input or its room is used up; whether the room was.
-    fn run(&mut self, flush: FlushCompress) -> io::Result<bool> {
+    fn run(&mut self, ask: Ask) -> io::Result<bool> {
         self.output.reserve_exact(PIECE - self.output.len());
-        let before = self.compress.total_in();
-        let status = self.compress.compress_vec(&self.input, &mut self.output, flush).map_err(io::Error::other)?;
-        let taken = usize::try_from(self.compress.total_in() - before).unwrap_or(self.input.len());
-        self.input.advance(taken);
-        if status == Status::StreamEnd {
+        let (left, filled) = (self.input.len(), self.output.len());
+        let ended = self.codec.run(&mut self.input, &mut self.output, ask)?;
+        self.counted.0 += (left - self.input.len()) as u64;
+        self.counted.1 += (self.output.len() - filled) as u64;
+        if ended {
             self.stage = Stage::Done;
-            self.lengths.0.set(Some((self.compress.total_in(), self.compress.total_out())));
+            self.lengths.0.set(Some(self.counted));
         }
         Ok(self.output.len() == self.output.capacity())
     }
-}
-
-/// No larger than the body needs (`ngx_http_gzip_filter_memory`).
-fn window_bits(length: Option<u64>) -> u8 {
-    let length = length.unwrap_or(u64::MAX).saturating_add(262);
-    (10..=15).find(|bits| length <= 1 << bits).unwrap_or(15)
 }
 
 #[cfg(test)]
@@ -135,16 +130,32 @@ mod tests {
     use super::*;
     use std::{io::Read, task::Waker};
 
-    /// All pieces of a body, and what they unpack to.
-    fn drain(body: &mut GzipBody) -> (Vec<Bytes>, Vec<u8>) {
+    /// All pieces of a body.
+    fn drain(body: &mut PackedBody) -> Vec<Bytes> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut pieces = Vec::new();
         while let Poll::Ready(Some(piece)) = body.poll_next(&mut cx) {
             pieces.push(piece.unwrap());
         }
+        pieces
+    }
+
+    fn unpacked(coding: &str, packed: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&pieces.concat()[..]).read_to_end(&mut plain).unwrap();
-        (pieces, plain)
+        match coding {
+            "gzip" => flate2::read::GzDecoder::new(packed).read_to_end(&mut plain).unwrap(),
+            "br" => brotli::Decompressor::new(packed, 4096).read_to_end(&mut plain).unwrap(),
+            _ => zstd::Decoder::new(packed).unwrap().read_to_end(&mut plain).unwrap(),
+        };
+        plain
+    }
+
+    fn codec(coding: &str, level: u32, length: usize) -> Codec {
+        match coding {
+            "gzip" => Codec::gzip(level, Some(length as u64)),
+            "br" => Codec::brotli(level, 19, Some(length as u64)),
+            _ => Codec::zstd(i32::try_from(level).unwrap()).unwrap(),
+        }
     }
 
     /// Bytes that do not compress well.
@@ -159,25 +170,33 @@ mod tests {
 
     #[test]
     fn a_body_comes_out_as_it_was() {
-        for (length, level) in [(0, 1), (1, 1), (1000, 6), (16 << 10, 1), (300_000, 1), (300_000, 9)] {
-            let plain = noise(length);
-            let halves = [plain.slice(..length / 2), plain.slice(length / 2..)].map(Body::from);
-            let mut body = GzipBody::new(Body::parts(halves.into()), level, Some(length as u64));
-            let lengths = body.lengths();
-            let (pieces, unpacked) = drain(&mut body);
-            assert_eq!(unpacked, plain, "{length} at {level}");
-            assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE));
-            let packed: usize = pieces.iter().map(Bytes::len).sum();
-            assert_eq!(lengths.get(), Some((length as u64, packed as u64)));
+        for coding in ["gzip", "br", "zstd"] {
+            for (length, level) in [(0, 1), (1, 1), (1000, 6), (16 << 10, 1), (300_000, 1), (300_000, 9)] {
+                let plain = noise(length);
+                let halves = [plain.slice(..length / 2), plain.slice(length / 2..)].map(Body::from);
+                let mut body = PackedBody::new(Body::parts(halves.into()), codec(coding, level, length));
+                let lengths = body.lengths();
+                let pieces = drain(&mut body);
+                assert_eq!(unpacked(coding, &pieces.concat()), plain, "{coding}: {length} at {level}");
+                assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE), "{coding}");
+                let packed: usize = pieces.iter().map(Bytes::len).sum();
+                assert_eq!(lengths.get(), Some((length as u64, packed as u64)), "{coding}");
+            }
         }
     }
 
     #[test]
-    fn the_window_fits_the_body() {
-        assert_eq!(window_bits(None), 15);
-        assert_eq!(window_bits(Some(0)), 10);
-        assert_eq!(window_bits(Some(762)), 10);
-        assert_eq!(window_bits(Some(763)), 11);
-        assert_eq!(window_bits(Some(1 << 20)), 15);
+    fn what_waits_in_the_compressor_is_given_away_while_the_body_waits() {
+        for coding in ["gzip", "br", "zstd"] {
+            let mut codec = codec(coding, 1, 1 << 20);
+            let mut out = Vec::with_capacity(PIECE);
+            let mut input = Bytes::from_static(b"some text");
+            assert!(!codec.run(&mut input, &mut out, Ask::Nothing).unwrap());
+            codec.run(&mut input, &mut out, Ask::Flush).unwrap();
+            let flushed = out.len();
+            assert!(flushed > b"some text".len() / 2 && input.is_empty(), "{coding}: {flushed}");
+            assert!(codec.run(&mut input, &mut out, Ask::Finish).unwrap(), "{coding}");
+            assert_eq!(unpacked(coding, &out), b"some text", "{coding}");
+        }
     }
 }

@@ -1,0 +1,104 @@
+//! `scgi_pass`: requests are passed to SCGI servers.
+
+use super::Room;
+use crate::{
+    config::{
+        Contexts, Declarations, Directive, HTTP, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List, Module, Scope,
+    },
+    http::{exchange::Exchange, phase::Phase},
+    syntax::Fault,
+    upstream::{
+        pass::{
+            Passing, Request, Sends,
+            cgi::{self, Param, Pass, Protocol},
+            settings,
+        },
+        wire::{Frames, answer::Dialect, scgi},
+    },
+};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Default)]
+pub struct Conf {
+    pub pass: Option<Pass>,
+    pub passing: Passing,
+    pub params: List<Param>,
+}
+
+impl Module for Conf {
+    const DIRECTIVES: &'static [Directive<Self>] = &[
+        Directive::new("scgi_pass", LOCATION.or(IF_IN_LOCATION), |conf| &mut conf.pass),
+        Directive::new("scgi_param", LEVELS, |conf| &mut conf.params),
+    ];
+
+    fn families(declarations: &mut Declarations<'_, Self>) {
+        declarations.family("scgi", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+    }
+
+    fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
+        // nginx settles what a server or a location has, not what http says for them.
+        if level == HTTP { Ok(()) } else { self.passing.settle("scgi", scope) }
+    }
+
+    fn enter(this: &mut Arc<Self>, level: Contexts) {
+        if this.pass.is_some() && !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
+            Arc::make_mut(this).pass = None;
+        }
+    }
+}
+
+impl Room for Conf {
+    type State = ();
+}
+
+const PROTOCOL: Protocol = Protocol { scheme: "scgi://", bare: |url| Ok(url), hidden: &["status"] };
+
+/// Passes the request to the location's server.
+pub async fn content(exchange: &mut Exchange) -> Phase {
+    let conf = Arc::clone(&exchange.location.settings.scgi);
+    let Some(pass) = &conf.pass else { return Phase::Continue(()) };
+    let streams = !exchange.head.chunked;
+    cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, streams, |exchange| Ok(request(exchange, &conf))).await
+}
+
+fn request(exchange: &Exchange, conf: &Conf) -> Request {
+    let pairs = cgi::pairs(exchange, &conf.params, &conf.passing);
+    let mut packet = Vec::with_capacity(1024);
+    scgi::frame(exchange.body_length().unwrap_or(0), cgi::slices(&pairs), &mut packet);
+    Request {
+        head: packet.into(),
+        body: if conf.passing.pass_request_body { Sends::Client } else { Sends::Nothing },
+        frames: Frames::Plain,
+        dialect: Dialect::Cgi,
+        head_only: false,
+        keepalive: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::{conf, fault};
+
+    #[test]
+    fn parameters_of_a_level_hide_those_above_it() {
+        let names = |directives: &str| {
+            let scgi = conf(directives).scgi;
+            scgi.params.iter().map(|param| String::from_utf8_lossy(&param.name).into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("scgi_param A b; scgi_param C $uri if_not_empty;"), ["A", "C"]);
+        assert_eq!(fault("scgi_param A b maybe;"), "invalid parameter \"maybe\"");
+    }
+
+    #[test]
+    fn an_address_is_needed_with_its_port() {
+        assert_eq!(fault("scgi_pass localhost;"), "no port in upstream \"localhost\"");
+        assert_eq!(fault("scgi_pass unix:;"), "no path in the unix domain socket in upstream \"unix:\"");
+        assert_eq!(fault("scgi_pass 127.0.0.1:1; scgi_pass 127.0.0.1:2;"), "\"scgi_pass\" directive is duplicate");
+    }
+
+    #[test]
+    fn its_buffers_go_together() {
+        let text = "there must be at least 2 \"scgi_buffers\"";
+        assert_eq!(fault("scgi_buffers 1 4k;"), text);
+    }
+}

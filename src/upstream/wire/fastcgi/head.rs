@@ -1,0 +1,111 @@
+//! The head of a FastCGI answer: fields as CGI's, in the output records (`ngx_http_fastcgi_process_header`).
+
+use super::Records;
+use crate::http::heads::{
+    HeadError, ResponseHead,
+    response::{Progress, cgi::CgiParser},
+};
+use bytes::{Bytes, BytesMut};
+
+/// How an answer is read.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The application was asked to leave the connection open (`fastcgi_keep_conn`).
+    pub keep: bool,
+    /// What it must not say to its error stream before it answers (`fastcgi_catch_stderr`).
+    pub catch: Vec<Bytes>,
+}
+
+/// A head under way. The bytes it has seen have lost their framing.
+#[derive(Debug)]
+pub struct FastCgiHead {
+    parser: CgiParser,
+    records: Records,
+    reading: Reading,
+    /// Of the bytes it was shown, the first so many are output.
+    decoded: usize,
+    /// Bytes as they came, which have to fit into `fastcgi_buffer_size`.
+    raw: usize,
+    /// What was said to the error stream, and not told yet.
+    said: Vec<Bytes>,
+}
+
+impl FastCgiHead {
+    pub fn new(reading: Reading) -> Self {
+        let (parser, records) = (CgiParser::fields_only(), Records::default());
+        Self { parser, records, reading, decoded: 0, raw: 0, said: Vec::new() }
+    }
+
+    /// Reads on: new bytes stand behind those that were left. Their framing is taken out.
+    ///
+    /// # Errors
+    /// What is wrong with the records or the head.
+    pub fn parse(&mut self, rest: &mut BytesMut, size: usize) -> Result<Progress, HeadError> {
+        self.raw += rest.len() - self.decoded;
+        let kept = self.records.unwrap(&mut rest[self.decoded..]);
+        self.decoded += kept;
+        rest.truncate(self.decoded);
+        if self.decoded == 0 {
+            // However much is said before the head, it takes no room.
+            self.raw = 0;
+        }
+        let parsed = self.parser.parse(rest, size.max(self.decoded + 1));
+        let head = match parsed {
+            Ok(Progress::Complete(n)) => n as u64,
+            _ => u64::MAX,
+        };
+        let said = self.records.said_before(head);
+        let caught = said
+            .iter()
+            .any(|text| self.reading.catch.iter().any(|pattern| memchr::memmem::find(text, pattern).is_some()));
+        self.said.extend(said);
+        if caught {
+            return Err(HeadError::Caught);
+        }
+        match parsed? {
+            Progress::Complete(n) => Ok(Progress::Complete(n)),
+            Progress::Partial => {
+                let records = &self.records;
+                let invalid = |text: String| Err(HeadError::Invalid(text.into()));
+                if records.closed {
+                    invalid("upstream prematurely closed FastCGI stdout".into())
+                } else if records.ending {
+                    invalid(format!("upstream sent unexpected FastCGI record: {}", super::END_REQUEST))
+                } else if let Some(fault) = records.fault {
+                    invalid(fault.to_string())
+                } else if self.raw >= size {
+                    Err(HeadError::TooBig)
+                } else {
+                    Ok(Progress::Partial)
+                }
+            }
+        }
+    }
+
+    /// How much may still come of a head that must fit into `size` bytes.
+    pub fn room(&self, size: usize) -> usize {
+        size.saturating_sub(self.raw).max(1)
+    }
+
+    /// The head, of the bytes that were complete and are no longer among those that are left.
+    pub fn finish(&mut self, bytes: Bytes) -> ResponseHead {
+        self.decoded -= bytes.len();
+        // Whether the connection lives on is not for fields to say.
+        ResponseHead { close: false, ..self.parser.finish(bytes) }
+    }
+
+    /// What is needed to read on behind the head: the place in the records, and how many of the bytes that are left are
+    /// output already.
+    pub fn into_body(self) -> (Records, usize, bool) {
+        (self.records, self.decoded, self.reading.keep)
+    }
+
+    /// Takes what was said to the error stream. When the connection has ended, what was being said, too.
+    pub fn said(&mut self, ended: bool) -> Vec<Bytes> {
+        if ended {
+            self.records.cut_off();
+            self.said.extend(self.records.said_before(u64::MAX));
+        }
+        std::mem::take(&mut self.said)
+    }
+}

@@ -1,0 +1,260 @@
+//! A walk over the records of an answer (`ngx_http_fastcgi_process_record`, `…_input_filter`).
+
+use super::{END_REQUEST, STDERR, STDOUT, VERSION};
+use bytes::Bytes;
+
+/// A place within the records of an answer. It holds no bytes but of what the application says to its error stream.
+#[derive(Debug, Default)]
+pub struct Records {
+    state: State,
+    kind: u8,
+    /// Content that is yet to come of this record.
+    left: u16,
+    /// Padding that is yet to come of this record.
+    padding: u8,
+    payload: u64,
+    said: Vec<u8>,
+    lines: Vec<Line>,
+    /// An empty record has closed the output.
+    pub closed: bool,
+    /// The record that ends the request has begun.
+    pub ending: bool,
+    /// It is complete, and nothing came behind it.
+    pub ended: bool,
+    /// Something came behind it.
+    pub more: bool,
+    /// Nothing can be made of what comes.
+    pub fault: Option<Fault>,
+}
+
+/// Something that was said to the error stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// How much of the output came before it.
+    pub at: u64,
+    pub text: Bytes,
+}
+
+/// Why records cannot be read. The texts are nginx's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("upstream sent unsupported FastCGI protocol version: {0}")]
+    Version(u8),
+    #[error("upstream sent invalid FastCGI record type: {0}")]
+    Type(u8),
+    #[error("upstream sent unexpected FastCGI request id high byte: {0}")]
+    IdHigh(u8),
+    #[error("upstream sent unexpected FastCGI request id low byte: {0}")]
+    IdLow(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// So many bytes of a header have been seen.
+    Header(u8),
+    Content,
+    Padding,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Header(0)
+    }
+}
+
+impl Records {
+    /// Walks over the next bytes and takes out, in place, everything but output: the first so many bytes.
+    pub fn unwrap(&mut self, bytes: &mut [u8]) -> usize {
+        let (mut at, mut kept) = (0, 0);
+        while at < bytes.len() {
+            if self.ended {
+                (self.ended, self.more) = (false, true);
+            }
+            if self.more || self.fault.is_some() {
+                break;
+            }
+            let here = bytes.len() - at;
+            match self.state {
+                State::Header(seen) => {
+                    self.header(seen, bytes[at]);
+                    at += 1;
+                }
+                State::Content => {
+                    let n = here.min(usize::from(self.left));
+                    match self.kind {
+                        STDOUT => {
+                            bytes.copy_within(at..at + n, kept);
+                            kept += n;
+                            self.payload += n as u64;
+                        }
+                        STDERR => self.said.extend_from_slice(&bytes[at..at + n]),
+                        _ => {}
+                    }
+                    at += n;
+                    self.left -= n as u16;
+                    self.settle();
+                }
+                State::Padding => {
+                    let n = here.min(usize::from(self.padding));
+                    at += n;
+                    self.padding -= n as u8;
+                    self.settle();
+                }
+            }
+        }
+        kept
+    }
+
+    /// One byte of a record's header.
+    fn header(&mut self, seen: u8, byte: u8) {
+        match (seen, byte) {
+            (0, version) if version != VERSION => self.fault = Some(Fault::Version(version)),
+            (1, kind @ (STDOUT | STDERR | END_REQUEST)) => self.kind = kind,
+            (1, kind) => self.fault = Some(Fault::Type(kind)),
+            (2, id) if id != 0 => self.fault = Some(Fault::IdHigh(id)),
+            (3, id) if id != 1 => self.fault = Some(Fault::IdLow(id)),
+            (4, high) => self.left = u16::from(high) << 8,
+            (5, low) => self.left |= u16::from(low),
+            (6, padding) => self.padding = padding,
+            _ => {}
+        }
+        if seen < 7 {
+            self.state = State::Header(seen + 1);
+            return;
+        }
+        self.state = State::Content;
+        match self.kind {
+            STDOUT if self.left == 0 => self.closed = true,
+            END_REQUEST => self.ending = true,
+            _ => {}
+        }
+        self.settle();
+    }
+
+    /// Goes on to what comes next in a record, or to the next record.
+    fn settle(&mut self) {
+        if self.state == State::Content && self.left == 0 {
+            if self.kind == STDERR {
+                self.say();
+            }
+            self.state = State::Padding;
+        }
+        if self.state == State::Padding && self.padding == 0 {
+            self.state = State::Header(0);
+            self.ended = self.kind == END_REQUEST;
+        }
+    }
+
+    /// What was said so far becomes a line, without the ends of lines and sentences behind it.
+    fn say(&mut self) {
+        let said = std::mem::take(&mut self.said);
+        if !said.is_empty() {
+            let end = said.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r' | b'.' | b' ')).unwrap_or(0);
+            self.lines.push(Line { at: self.payload, text: said[..=end].to_vec().into() });
+        }
+    }
+
+    /// How much output there was.
+    pub fn payload(&self) -> u64 {
+        self.payload
+    }
+
+    /// Takes what was said to the error stream before so much of the output was there.
+    pub fn said_before(&mut self, payload: u64) -> Vec<Bytes> {
+        let n = self.lines.iter().take_while(|line| line.at < payload).count();
+        self.lines.drain(..n).map(|line| line.text).collect()
+    }
+
+    /// The connection has ended: what was being said is all there is of it.
+    pub fn cut_off(&mut self) {
+        self.say();
+    }
+
+    /// What was said and not taken.
+    pub fn said(&self) -> &[Line] {
+        &self.lines
+    }
+}
+
+#[cfg(test)]
+pub(in super::super) fn record(kind: u8, content: &[u8], padding: u8) -> Vec<u8> {
+    let head = super::header(kind, content.len() as u16, padding);
+    [&head, content, &vec![b'#'; usize::from(padding)][..]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The output, what was said, and how it ended, of bytes that arrive in pieces of `step`.
+    fn walk(bytes: &[u8], step: usize) -> (Vec<u8>, Vec<(u64, String)>, String) {
+        let (mut records, mut out) = (Records::default(), Vec::new());
+        for piece in bytes.chunks(step) {
+            let mut piece = piece.to_vec();
+            let kept = records.unwrap(&mut piece);
+            out.extend_from_slice(&piece[..kept]);
+        }
+        assert_eq!(records.payload(), out.len() as u64);
+        let text = |line: &Line| (line.at, String::from_utf8_lossy(&line.text).into_owned());
+        let said = records.said().iter().map(text).collect();
+        let end = match records {
+            Records { fault: Some(fault), .. } => fault.to_string(),
+            Records { more: true, .. } => "more".into(),
+            Records { ended: true, .. } => "ended".into(),
+            Records { ending: true, .. } => "ending".into(),
+            Records { closed: true, .. } => "closed".into(),
+            _ => "open".into(),
+        };
+        (out, said, end)
+    }
+
+    #[test]
+    fn output_is_taken_out_of_its_records_wherever_they_are_cut() {
+        let answer = [
+            record(STDERR, b"PHP warning: x.\r\n", 3),
+            record(STDOUT, b"hello", 255),
+            record(STDERR, b"", 0),
+            record(STDERR, b". \n", 0),
+            record(STDOUT, b" world", 0),
+            record(STDOUT, b"", 4),
+        ]
+        .concat();
+        let said = [(0, "PHP warning: x".to_owned()), (5, ".".to_owned())];
+        let end = record(END_REQUEST, &[0; 8], 5);
+        let cases = [
+            (Vec::new(), "closed"),
+            (end[..8].to_vec(), "ending"),
+            (end[..20].to_vec(), "ending"),
+            (end.clone(), "ended"),
+            ([&end[..], b"x"].concat(), "more"),
+            (b"\x02".to_vec(), "upstream sent unsupported FastCGI protocol version: 2"),
+            (b"\x01\x05".to_vec(), "upstream sent invalid FastCGI record type: 5"),
+            (b"\x01\x06\x09".to_vec(), "upstream sent unexpected FastCGI request id high byte: 9"),
+            (b"\x01\x06\x00\x02".to_vec(), "upstream sent unexpected FastCGI request id low byte: 2"),
+        ];
+        for (rest, expected) in cases {
+            let bytes = [&answer[..], &rest].concat();
+            for step in 1..=bytes.len() {
+                let found = walk(&bytes, step);
+                assert_eq!(found, (b"hello world".to_vec(), said.to_vec(), expected.to_owned()), "by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_being_said_when_the_connection_broke_is_told() {
+        let mut records = Records::default();
+        records.unwrap(&mut record(STDERR, b"half a word", 0)[..12]);
+        assert!(records.said().is_empty());
+        records.cut_off();
+        assert_eq!(records.said_before(1), [&b"half"[..]]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_mean_the_same_however_they_are_cut(bytes in any::<Vec<u8>>(), step in 1_usize..9) {
+            prop_assert_eq!(walk(&bytes, step), walk(&bytes, bytes.len().max(1)));
+        }
+    }
+}
