@@ -99,7 +99,6 @@ fn read_with(invocation: &Invocation, resources: &mut dyn Resources, pictures: b
         host_name: String::from_utf8_lossy(&facts.host_name).into_owned(),
         superuser: facts.superuser,
         access_log: invocation.full_name(invocation.profile.access_log.as_bytes()),
-        client_body_temp: invocation.full_name(invocation.profile.client_body_temp.as_bytes()),
         temp_folders: temp_folders(invocation),
     };
     let mut needs = Needs::default();
@@ -206,6 +205,7 @@ fn is_fragment(root: &Block) -> bool {
 fn temp_folders(invocation: &Invocation) -> Vec<(&'static str, PathBuf)> {
     let profile = invocation.profile;
     let folders = [
+        ("client_body", profile.client_body_temp),
         ("proxy", profile.proxy_temp),
         ("fastcgi", profile.fastcgi_temp),
         ("uwsgi", profile.uwsgi_temp),

@@ -19,6 +19,7 @@ mod fuzz_corpus;
 mod life;
 mod load;
 mod logs;
+mod requests;
 mod support;
 mod tidy;
 mod tutorials;

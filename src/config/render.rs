@@ -1,6 +1,6 @@
 //! Faults to text: nginx's own line first, and below it a picture of the place.
 
-use crate::syntax::{Fault, Severity, Source, Sources, Span, include::COMMAND_LINE};
+use crate::syntax::{Fault, Line, Severity, Source, Sources, Span, include::COMMAND_LINE};
 use annotate_snippets::{
     Annotation,
     AnnotationKind::{self, Context, Primary},
@@ -42,13 +42,19 @@ pub fn render(fault: &Fault, sources: &Sources, how: &Rendering) -> Vec<u8> {
 /// What nginx writes to its log behind the severity: the message and the place, without a newline.
 pub fn message(fault: &Fault, sources: &Sources) -> Vec<u8> {
     let Some(place) = fault.reported() else { return fault.message.clone() };
-    let mut out = fault.message[..fault.message.len().min(MAX_MESSAGE)].to_vec();
+    let message = &fault.message[..fault.message.len().min(MAX_MESSAGE)];
+    let (before, behind) = match fault.line {
+        Line::Amid(at) => message.split_at(at.min(message.len())),
+        _ => (message, &[][..]),
+    };
+    let mut out = before.to_vec();
     let path = &sources.of(place).path;
     out.extend_from_slice(b" in ");
     out.extend_from_slice(path.as_os_str().as_bytes());
     if path != Path::new(COMMAND_LINE) {
         out.extend_from_slice(format!(":{}", sources.line(place)).as_bytes());
     }
+    out.extend_from_slice(behind);
     out
 }
 

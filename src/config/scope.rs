@@ -1,7 +1,7 @@
 //! What one reading of the configuration shares: names that are used before they are defined, the
 //! outside world it may ask, and the warnings it gives.
 
-use crate::syntax::{Fault, Line, Span, Stage, Statement};
+use crate::syntax::{Fault, Line, Severity, Span, Stage, Statement};
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
@@ -73,8 +73,6 @@ pub struct Surroundings {
     pub superuser: bool,
     /// The access log of a configuration that names none.
     pub access_log: PathBuf,
-    /// Where request bodies are kept for a configuration that does not say.
-    pub client_body_temp: PathBuf,
     /// The folders for temporary files of other kinds: `proxy`, `uwsgi`.
     pub temp_folders: Vec<(&'static str, PathBuf)>,
 }
@@ -223,6 +221,11 @@ impl<'i> Scope<'i> {
     /// How many faults there are so far.
     pub fn fault_count(&self) -> usize {
         self.faults.borrow().len()
+    }
+
+    /// How many of them leave the configuration of no use.
+    pub fn emerg_count(&self) -> usize {
+        self.faults.borrow().iter().filter(|fault| fault.severity == Severity::Emerg).count()
     }
 
     /// Hands over the faults collected so far.

@@ -4,6 +4,7 @@
 //! not. Each one reads what a program could read, so whatever it finds can happen to a user.
 
 mod http;
+mod page;
 mod text;
 mod wire;
 
@@ -18,6 +19,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("heads", http::heads),
     ("location", text::location),
     ("proxy_protocol", wire::proxy_protocol),
+    ("ssi", page::ssi),
     ("syntax", text::syntax),
     ("template", text::template),
     ("uri", http::uri),

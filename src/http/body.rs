@@ -26,7 +26,7 @@ pub enum Body {
     File(FileBody),
     /// Bytes and stretches of a file, one after the other: `multipart/byteranges`.
     Parts(std::vec::IntoIter<Body>, Box<Body>),
-    Upstream(Box<UpstreamBody>),
+    Upstream(UpstreamBody),
     Slices(Box<super::modules::slice::Slices>),
     Charset(Box<super::modules::charset::CharsetBody>),
     Gunzip(Box<super::modules::gunzip::GunzipBody>),
@@ -50,9 +50,9 @@ pub enum BodyError {
     /// What was to be made of it could not be; the text is for the log.
     #[error("{0}")]
     Filter(String),
-    /// Why is in the log.
+    /// Why is in the log; the status is for it, too, unless it is 0.
     #[error("a subrequest failed")]
-    Subrequest,
+    Subrequest(u16),
 }
 
 impl std::fmt::Debug for Body {
@@ -233,19 +233,58 @@ pub struct Outgoing {
     pace: Option<Pace>,
     /// The body has failed, which hyper is told when everything before that is written.
     failed: Option<BodyError>,
-    /// Fields are to follow behind the body.
+    /// Fields may follow behind the body.
     trailers: bool,
+    /// They do as soon as everything before them is written.
+    ending: bool,
+    /// hyper has had no occasion yet to write what was handed to it.
+    unflushed: bool,
 }
 
 impl Outgoing {
-    /// The body of an exchange's answer; with `trailers` what `add_trailer` says goes out behind it.
+    /// The body of an exchange's answer; with `trailers` fields may go out behind it.
     pub fn new(body: Body, exchange: Box<Exchange>, guard: super::heads::BodyGuard, trailers: bool) -> Self {
         let pace = Pace::of(&exchange);
         if pace.is_some() {
             // Nobody waits long for a client that has gone.
             exchange.connection.abortable.set(true);
         }
-        Self { body, exchange: Some(exchange), _guard: guard, pace, failed: None, trailers }
+        Self { body, exchange: Some(exchange), _guard: guard, pace, failed: None, trailers, ending: false, unflushed: true }
+    }
+
+    /// Collects the fields behind the body: those of an upstream, and those of `add_trailer`. Whether there are any.
+    fn add_trailers(&mut self) -> bool {
+        let Some(exchange) = &mut self.exchange else { return false };
+        if let Some(upstream) = self.body.upstream() {
+            upstream.pass_trailers(exchange);
+        }
+        // They may tell how long the body took.
+        exchange.connection.worker.clock.update();
+        super::modules::headers::add_trailers(exchange);
+        !exchange.sent.trailers.is_empty()
+    }
+
+    /// Ends the body with fields behind it, when everything before them is written: hyper, which knows none that were not
+    /// announced, writes an end without any, and ours goes out in its place.
+    fn poll_frame_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(exchange) = self.exchange.as_ref().filter(|_| self.ending) {
+            let connection = &exchange.connection;
+            if std::mem::take(&mut self.unflushed) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if connection.wait_for_flush() {
+                return Poll::Pending;
+            }
+            let mut end = b"0\r\n".to_vec();
+            for field in &exchange.sent.trailers {
+                end.extend_from_slice(&[&field.name[..], b": ", &field.value, b"\r\n"].concat());
+            }
+            end.extend_from_slice(b"\r\n");
+            connection.side.end_with(end);
+        }
+        self.finish(true);
+        Poll::Ready(None)
     }
 
     /// Ends the request: its log line is written when the last byte has left.
@@ -254,6 +293,7 @@ impl Outgoing {
             exchange.sent.complete = complete;
             if let Some(upstream) = self.body.upstream() {
                 upstream.report(&mut exchange);
+                upstream.read_out(&exchange.connection.worker);
             }
             let connection = Rc::clone(&exchange.connection);
             connection.finished(exchange);
@@ -268,18 +308,23 @@ impl hyper::body::Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         if let Some(error) = this.failed.take() {
-            let blocked = this.exchange.as_ref().is_some_and(|exchange| exchange.connection.side.write_blocked());
-            if blocked {
+            if this.exchange.as_ref().is_some_and(|exchange| exchange.connection.wait_for_flush()) {
                 this.failed = Some(error);
                 return Poll::Pending;
             }
             this.finish(false);
             return Poll::Ready(Some(Err(error)));
         }
+        if this.ending {
+            return this.poll_frame_end(cx);
+        }
         let next = match &mut this.pace {
             None => this.body.poll_next(cx),
             Some(pace) => pace.poll_next(&mut this.body, cx),
         };
+        if let (Some(upstream), Some(exchange)) = (this.body.upstream(), &this.exchange) {
+            upstream.attend(exchange);
+        }
         match ready!(next) {
             Some(Ok(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             Some(Err(error)) => {
@@ -294,16 +339,14 @@ impl hyper::body::Body for Outgoing {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            None if this.trailers => {
+                this.trailers = false;
+                this.ending = this.add_trailers();
+                this.poll_frame_end(cx)
+            }
             None => {
-                let expected = std::mem::take(&mut this.trailers);
-                if let Some(exchange) = this.exchange.as_ref().filter(|_| expected) {
-                    // They may tell how long the body took.
-                    exchange.connection.worker.clock.update();
-                }
-                let exchange = this.exchange.as_mut().filter(|_| expected);
-                let trailers = exchange.map(|exchange| super::modules::headers::trailers(exchange));
                 this.finish(true);
-                Poll::Ready(trailers.filter(|trailers| !trailers.is_empty()).map(|some| Ok(Frame::trailers(some))))
+                Poll::Ready(None)
             }
         }
     }

@@ -1,20 +1,15 @@
 //! `client_body_in_file_only`: a request's body in a file that others may read.
 
-use super::{body::RequestBodyError, exchange::Exchange, files::errno, modules::core::InFileOnly};
+use super::{body::RequestBodyError, exchange::Exchange, modules::core::InFileOnly, temp_files};
 use crate::{
-    config::{Kind, Scope, scope::bytes_to_path},
+    config::{Kind, Scope, values::TempPath},
     observe::error_log::Level,
     syntax::Span,
 };
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind},
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::OpenOptionsExt,
-    },
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    fs::{self, File},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
 };
 
 /// The file of a body.
@@ -78,62 +73,22 @@ pub fn announce(scope: &Scope<'_>) {
     scope.refer(Kind::Feature, BODY_FILES, Span::default());
 }
 
-/// The folders that must be there: those the configuration names, and the build's own one if it is used. (nginx makes all
-/// of the build's own, used or not, and so does not start where it may not.)
-pub fn folders(scope: &Scope<'_>) -> Vec<PathBuf> {
-    if scope.find(Kind::Feature, BODY_FILES).is_some() {
-        let path = scope.surroundings.client_body_temp.as_os_str().as_bytes();
-        scope.refer(Kind::TempFolder, path, Span::default());
+/// Where bodies are kept for a configuration that does not say. The folder is made only if it is used: nginx makes it in any
+/// case, and so does not start where it may not.
+pub fn built_in(scope: &Scope<'_>) -> TempPath {
+    match scope.find(Kind::Feature, BODY_FILES) {
+        Some(_) => TempPath { levels: Vec::new(), ..TempPath::built_in("client_body", scope) },
+        None => TempPath { path: scope.temp_folder("client_body"), levels: Vec::new(), built_in: true },
     }
-    scope.names(Kind::TempFolder).iter().map(|folder| bytes_to_path(&folder.name).to_owned()).collect()
 }
 
 /// A new file in `client_body_temp_path`.
 fn open(exchange: &Exchange) -> Result<(File, PathBuf), RequestBodyError> {
-    let (folder, levels) = match &exchange.location.settings.core.client_body_temp_path {
-        Some(temp) => (temp.path.clone(), &temp.levels[..]),
-        None => (exchange.http.client_body_temp.clone(), &[][..]),
-    };
-    create(&folder, levels).map_err(|(path, error)| {
-        let path = path.display();
-        exchange.log(Level::Crit, &format!("open() \"{path}\" failed ({})", errno(&error)));
+    let folder = exchange.location.settings.core.client_body_temp_path.as_ref();
+    temp_files::create(folder.unwrap_or(&exchange.http.client_body_temp)).map_err(|fault| {
+        exchange.log(Level::Crit, &fault.to_string());
         RequestBodyError::Disk
     })
-}
-
-/// A new file, named by a number, in folders named by the number's last digits (`ngx_create_temp_file`).
-fn create(folder: &Path, levels: &[usize]) -> Result<(File, PathBuf), (PathBuf, io::Error)> {
-    loop {
-        let name = format!("{:010}", next_number());
-        let place = place(folder, levels, &name);
-        let path = place.join(&name);
-        if let Err(error) = fs::create_dir_all(&place) {
-            return Err((path, error));
-        }
-        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => return Ok((file, path)),
-            // Left by an earlier process.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err((path, error)),
-        }
-    }
-}
-
-/// A number that no other temporary file of this process has (`ngx_next_temp_number`).
-pub fn next_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Relaxed)
-}
-
-fn place(folder: &Path, levels: &[usize], name: &str) -> PathBuf {
-    let mut place = folder.to_owned();
-    let mut end = name.len();
-    for level in levels {
-        let start = end.saturating_sub(*level);
-        place.push(&name[start..end]);
-        end = start;
-    }
-    place
 }
 
 #[cfg(test)]
@@ -141,21 +96,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_named_by_the_last_digits() {
-        let folder = Path::new("/t");
-        assert_eq!(place(folder, &[], "0000012345"), Path::new("/t"));
-        assert_eq!(place(folder, &[1, 2], "0000012345"), Path::new("/t/5/34"));
-        assert_eq!(place(folder, &[3, 2, 1], "0000012345"), Path::new("/t/345/12/0"));
-    }
-
-    #[test]
-    fn a_file_that_is_there_is_not_taken() {
+    fn a_file_goes_with_its_request_unless_somebody_has_taken_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (_, first) = create(folder.path(), &[1]).unwrap();
-        let (_, second) = create(folder.path(), &[1]).unwrap();
-        assert_ne!(first, second);
-        drop(BodyFile { name: Vec::new(), remove: Some(first.clone()) });
-        drop(BodyFile { name: Vec::new(), remove: None });
-        assert!(!first.exists() && second.exists());
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, "").unwrap();
+            BodyFile { name: path.as_os_str().as_bytes().to_vec(), remove: Some(path) }
+        };
+        drop(file("a"));
+        let mut taken = file("b");
+        taken.release();
+        drop(taken);
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["b"]);
     }
 }

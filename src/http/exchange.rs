@@ -73,12 +73,16 @@ pub struct Exchange {
     pub sent: Sent,
     /// The fields of the last upstream's answer.
     pub upstream_fields: super::heads::Fields,
+    /// Those behind its body, where they are passed on.
+    pub upstream_trailers: super::heads::Fields,
     /// The longest silence on a connection that has switched protocols.
     pub tunnel_timeout: Duration,
     /// The connection over which an upstream is asked just now.
     pub asking: Option<Rc<super::heads::Meter>>,
     /// How the answer of a subrequest is used.
     pub terms: Terms,
+    /// The method of the client's request, for a subrequest.
+    pub main_method: Option<Bytes>,
     /// What a client's request shares with all of its subrequests; made when there is something to share.
     family: OnceCell<Rc<Family>>,
 }
@@ -269,9 +273,11 @@ impl Exchange {
             started,
             sent: Sent::default(),
             upstream_fields: super::heads::Fields::new(),
+            upstream_trailers: super::heads::Fields::new(),
             tunnel_timeout: Duration::ZERO,
             asking: None,
             terms: Terms::default(),
+            main_method: None,
             family: OnceCell::new(),
         }
     }
@@ -283,6 +289,8 @@ impl Exchange {
         head.method = Bytes::from_static(b"GET");
         head.content_length = body.length().filter(|_| head.has_body());
         head.chunked = false;
+        // The client has sent none of it.
+        head.length = 0;
         let (http, connection, server) =
             (Arc::clone(&self.http), Rc::clone(&self.connection), Arc::clone(&self.server));
         let mut child = Self::new(http, connection, server, head, body);
@@ -291,6 +299,7 @@ impl Exchange {
         child.internal = true;
         child.pristine = false;
         child.depth = self.depth + 1;
+        child.main_method = Some(self.main_method.as_ref().unwrap_or(&self.head.method).clone());
         child.state.ssi = self.state.ssi.below();
         child.state.userid = self.state.userid.inside(&self.location.settings.userid);
         child.related(self)
@@ -303,6 +312,7 @@ impl Exchange {
         let mut twin = Self::new(http, connection, server, self.head.clone(), self.body.share());
         twin.location = Arc::clone(&self.location);
         twin.method = self.method;
+        twin.main_method = self.main_method.clone();
         twin.path = self.path.clone();
         twin.args = self.args.clone();
         twin.internal = self.internal;

@@ -7,7 +7,10 @@ use super::{
     variables::{self, Definition},
 };
 use crate::{
-    config::{Handle, Kind, Scope, values::Address},
+    config::{
+        Handle, Kind, Scope,
+        values::{Address, TempPath},
+    },
     observe::{
         LogSlot,
         error_log::Level,
@@ -36,14 +39,12 @@ pub struct Http {
     pub syslogs: Vec<Arc<SyslogSlot>>,
     /// The formats of `log_format`; indexed by handles of [`Kind::LogFormat`].
     pub log_formats: Vec<Option<Arc<access_log::Format>>>,
-    /// Some level has `add_trailer`.
-    pub trailers: bool,
     /// `$hostname`.
     pub hostname: String,
     /// For folders that variables name.
     pub prefix: PathBuf,
     /// Where request bodies are kept for a configuration that does not say.
-    pub client_body_temp: PathBuf,
+    pub client_body_temp: TempPath,
     /// The folders for temporary files.
     pub temp_folders: Vec<PathBuf>,
     /// Those that nobody has chosen.
@@ -64,7 +65,7 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
     super::limit_zone::check_zones(scope);
     let listeners = listener::collect(&levels.servers, scope).into_iter().map(Arc::new).collect();
     Http {
-        upstreams: modules::upstream::groups(&settings.upstream, scope),
+        upstreams: modules::upstream::groups(&settings, scope),
         log_formats: access_log::formats(&settings.access_log, scope),
         log_files: scope.names(Kind::LogFile).iter().map(|file| Arc::new(LogSlot::new(&file.name))).collect(),
         syslogs: syslog::slots(scope),
@@ -73,11 +74,10 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
         variables,
         variable_names,
         settings,
-        trailers: modules::headers::sends_trailers(scope),
         hostname: scope.surroundings.host_name.clone(),
         prefix: scope.surroundings.prefix.clone(),
-        client_body_temp: scope.surroundings.client_body_temp.clone(),
-        temp_folders: super::body_file::folders(scope),
+        client_body_temp: super::body_file::built_in(scope),
+        temp_folders: super::temp_files::chosen(scope),
         built_in_folders: super::temp_files::built_in(scope),
         connections_limit,
     }

@@ -55,7 +55,8 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
             if let Some(etag) = response.etag.take() {
                 kept.push(Bytes::from_static(b"ETag"), etag);
             }
-            response.fields.iter().for_each(|field| kept.push(field.name.clone(), field.value.clone()));
+            let fields = response.fields.iter().filter(|field| !field.name.eq_ignore_ascii_case(b"last-modified"));
+            fields.for_each(|field| kept.push(field.name.clone(), field.value.clone()));
             kept.push(Bytes::from_static(b"Content-Range"), ranges::unsatisfied(length));
             return Err(416);
         }
@@ -100,7 +101,7 @@ fn sliceable(body: &Body) -> bool {
 /// A part of a body whose length is known.
 pub fn part(body: Body, range: &Range<u64>) -> Body {
     match body {
-        Body::Upstream(mut body) => {
+        Body::Upstream(body) => {
             body.cut(range);
             Body::Upstream(body)
         }

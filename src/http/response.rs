@@ -43,6 +43,8 @@ pub struct Response {
     pub body: Body,
     /// Fields follow behind the body.
     pub trailers: bool,
+    /// Those of an upstream's answer do, if it has any and the framing lets them.
+    pub passes_trailers: bool,
     /// Whether the connection may serve another request after this one.
     pub close: bool,
     /// The answer is a switch of protocols.

@@ -184,7 +184,7 @@ impl Subrequest {
                 }
                 None => {
                     self.0 = Stage::Over;
-                    return Poll::Ready(Err(BodyError::Subrequest));
+                    return Poll::Ready(Err(BodyError::Subrequest(444)));
                 }
             }
         }
@@ -251,7 +251,7 @@ impl Kept {
                     if let Stage::Answering(answered) = &self.subrequest.0 {
                         answered.exchange.log(Level::Err, &format!("too big subrequest response{doing}"));
                     }
-                    return Poll::Ready(Err(BodyError::Subrequest));
+                    return Poll::Ready(Err(BodyError::Subrequest(0)));
                 }
                 Some(piece) => self.bytes.extend_from_slice(&piece),
             }
@@ -270,7 +270,7 @@ fn room(answered: &Answered) -> Result<usize, BodyError> {
             let doing = ssi::doing(&answered.exchange, &answered.response);
             let text = format!("too big subrequest response: {length}{doing}");
             answered.exchange.log(Level::Err, &text);
-            BodyError::Subrequest
+            BodyError::Subrequest(0)
         }),
     }
 }

@@ -18,6 +18,11 @@ pub struct NotCreated {
     error: io::Error,
 }
 
+/// The folders that the configuration names.
+pub fn chosen(scope: &Scope<'_>) -> Vec<PathBuf> {
+    scope.names(Kind::TempFolder).iter().map(|folder| bytes_to_path(&folder.name).to_owned()).collect()
+}
+
 /// The folders that are used because nobody has chosen any.
 pub fn built_in(scope: &Scope<'_>) -> Vec<PathBuf> {
     scope.names(Kind::BuiltInFolder).iter().map(|folder| bytes_to_path(&folder.name).to_owned()).collect()
@@ -54,15 +59,15 @@ fn create_in(folder: &Path, levels: &[usize]) -> Result<(File, PathBuf), NotCrea
         let name = format!("{:010}", next_number());
         let place = place(folder, levels, &name);
         let path = place.join(&name);
-        match open(&path) {
+        let mut opened = open(&path);
+        if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&place);
+            opened = made.and_then(|()| open(&path));
+        }
+        match opened {
             Ok(file) => return Ok((file, path)),
             // Left by an earlier process.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) if error.kind() == ErrorKind::NotFound && !place.is_dir() => {
-                if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&place) {
-                    return Err(NotCreated { path, error });
-                }
-            }
             Err(error) => return Err(NotCreated { path, error }),
         }
     }

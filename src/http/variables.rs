@@ -188,3 +188,75 @@ pub fn resolve(scope: &Scope<'_>, computed: Vec<(Handle, Computed)>) -> Vec<Defi
     };
     scope.names(Kind::Variable).into_iter().enumerate().map(define).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::{fault, get, http_fault};
+
+    #[test]
+    fn only_variables_that_rooms_let_go_can_be_given_values() {
+        for name in [
+            "args",
+            "limit_rate",
+            "invalid_referer",
+            "msie",
+            "modern_browser",
+            "ancient_browser",
+            "uid_reset",
+            "proxy_host",
+            "proxy_port",
+            "http_own",
+            "sent_http_own",
+            "cookie_a",
+            "arg_a",
+            "upstream_http_own",
+            "own",
+        ] {
+            assert_eq!(fault(&format!("set ${name} x;")), "", "{name}");
+            assert_eq!(fault(&format!("auth_request_set ${name} x;")), "", "{name}");
+            assert_eq!(http_fault(&format!("map $uri ${name} {{ default x; }}")), "", "{name}");
+            assert_eq!(fault(&format!("if ($uri ~ (?<{name}>x)) {{ }}")), "", "{name}");
+        }
+        for name in [
+            "uri",
+            "HOST",
+            "http_user_agent",
+            "http_referer",
+            "http_via",
+            "http_cookie",
+            "sent_http_link",
+            "sent_http_content_type",
+            "upstream_addr",
+            "proxy_add_x_forwarded_for",
+            "uid_got",
+            "slice_range",
+            "gzip_ratio",
+            "request_id",
+        ] {
+            let message = format!("the duplicate \"{name}\" variable");
+            assert_eq!(fault(&format!("set ${name} x;")), message);
+            assert_eq!(fault(&format!("auth_request_set ${name} x;")), message);
+            assert_eq!(http_fault(&format!("map $uri ${name} {{ default x; }}")), message);
+            assert_eq!(http_fault(&format!("geo ${name} {{ default x; }}")), message);
+            assert_eq!(http_fault(&format!("split_clients $uri ${name} {{ * x; }}")), message);
+        }
+        assert_eq!(fault("set $ x;"), "invalid variable name \"$\"");
+        assert_eq!(fault("set x x;"), "invalid variable name \"x\"");
+    }
+
+    #[test]
+    fn a_value_that_was_given_stays_and_others_come_from_the_room() {
+        for (directives, said) in [
+            ("set $msie x; return 200 $msie;", "x"),
+            ("if ($arg_no) { set $msie x; } return 200 [$msie];", "[]"),
+            ("valid_referers a; set $invalid_referer no; return 200 $invalid_referer;", "no"),
+            ("valid_referers a; return 200 $invalid_referer;", "1"),
+            ("set $was $arg_a; set $arg_a set; return 200 $was$arg_a;", "1set"),
+            ("if ($arg_no) { set $arg_a set; } return 200 $arg_a;", "1"),
+            ("if ($uri ~ (?<arg_a>/)) { } return 200 $arg_a;", "/"),
+            ("if ($uri ~ (?<arg_a>x)) { } return 200 [$arg_a];", "[]"),
+        ] {
+            assert_eq!(get(&format!("location / {{ {directives} }}"), "/?a=1").text(), said, "{directives}");
+        }
+    }
+}

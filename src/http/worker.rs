@@ -90,6 +90,7 @@ pub async fn serve(mut thread: Thread<Generation>) {
     let mut doors: Vec<Door> = thread.listeners.drain(..).map(|listener| Door::open(&worker, listener)).collect();
     let keeper = tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     let mut shutdown_timeout = thread.current.generation().shutdown_timeout;
+    super::modules::upstream::watch(&worker.http());
     loop {
         match thread.changes.next().await {
             Change::Reload { generation, removed, added, done } => {
@@ -103,6 +104,7 @@ pub async fn serve(mut thread: Thread<Generation>) {
                 }
                 doors.extend(added.into_iter().map(|listener| Door::open(&worker, listener)));
                 worker.changed.notify_waiters();
+                super::modules::upstream::watch(&generation.http);
                 drop(done);
             }
             Change::Quit => {

@@ -33,6 +33,8 @@ pub enum Line {
     OfSpan,
     /// Another line: nginx reports a directive's faults where its `;` or `{` stands.
     Of(Span),
+    /// The line the span starts on, told behind so many bytes of the message.
+    Amid(usize),
     /// None: nginx finds it when it no longer knows the place. The picture still shows it.
     Unnamed,
 }
@@ -97,7 +99,7 @@ impl Fault {
     /// The place nginx's line names, if it names one.
     pub fn reported(&self) -> Option<Span> {
         match self.line {
-            Line::OfSpan => self.span,
+            Line::OfSpan | Line::Amid(_) => self.span,
             Line::Of(span) => Some(span),
             Line::Unnamed => None,
         }

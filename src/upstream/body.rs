@@ -1,7 +1,16 @@
 //! The body of an upstream's answer, as it comes.
 
 use super::{
-    Failure, link::Link, pass, peer::Peer, pool::Key, selection::Selection, shape::Shape, wire::answer::AnswerBody,
+    Failure, Outcome,
+    link::Link,
+    pass,
+    peer::Peer,
+    pool::Key,
+    selection::Selection,
+    shape::Shape,
+    spool::{Bounds, Spool},
+    store::Store,
+    wire::answer::AnswerBody,
 };
 use crate::{
     http::{body::BodyError, exchange::Exchange, heads::Meter, worker::Worker},
@@ -9,35 +18,73 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    future::Future,
+    cell::RefCell,
+    fmt::Display,
+    future::poll_fn,
     ops::Range,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
-use tokio::time::Sleep;
+use tokio::time;
 
 /// What an upstream sends behind its head. The peer is done with when it ends or is dropped.
-pub struct UpstreamBody {
+///
+/// Two read it: whoever writes to the client, as fast as that goes ([`Self::poll_next`]), and, where it is buffered, the
+/// client's connection whenever the client is behind ([`Self::poll_ahead`]).
+pub struct UpstreamBody(Rc<RefCell<Pipe>>);
+
+struct Pipe {
     /// `None` when it has ended.
     lease: Option<Lease>,
     rest: AnswerBody,
     meter: Rc<Meter>,
+    worker: Rc<Worker>,
     /// The longest gap between two reads.
     gap: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// When the gap under way is too long.
+    until: Option<time::Instant>,
+    /// The end of it was waited for.
+    waited: bool,
     /// Bytes of the body so far.
     length: u64,
     /// When the attempt began.
     began: Option<Instant>,
+    /// How long it took, where it had ended before its client had it.
+    took: Option<u64>,
     selection: Option<Selection>,
     shape: Option<Box<Shape>>,
     source: Option<Source>,
     /// Why it ended too early.
     failed: Option<String>,
+    /// How much is kept for a client that is behind; `None` where it is not buffered.
+    bounds: Option<Arc<Bounds>>,
+    spool: Option<Box<Spool>>,
+    pace: Pace,
+    store: Option<Box<Store>>,
+    /// Whether a field behind the body is kept from clients.
+    hidden: Option<Box<dyn Fn(&[u8]) -> bool>>,
 }
+
+/// How the client keeps up with the peer.
+#[derive(Default)]
+struct Pace {
+    /// The client's connection looks after it.
+    watched: bool,
+    /// Nothing more was there when the client asked last.
+    dry: bool,
+    /// From when on the client counts as slow.
+    slow_from: Option<time::Instant>,
+    slow: bool,
+}
+
+/// For so long a client may be behind without anything being read for it: most catch up at once, and have no need of a
+/// copy.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// So many pieces are read ahead before others have their turn.
+const TURN: usize = 32;
 
 /// Whom the log names when something is said about a body.
 #[derive(Clone)]
@@ -59,53 +106,205 @@ impl Source {
 }
 
 impl UpstreamBody {
+    /// The upstream it comes from, as nginx's log names it.
+    pub fn whom(&self) -> Option<String> {
+        self.0.borrow().source.as_ref().map(Source::text)
+    }
+
     /// What comes over a connection; `gap` is the longest time between two reads.
-    pub fn new(lease: Lease, rest: AnswerBody, gap: Duration) -> Box<Self> {
+    pub fn new(lease: Lease, rest: AnswerBody, gap: Duration) -> Self {
         let meter = Rc::clone(&lease.link.meter);
-        let lease = Some(lease);
-        Box::new(Self {
-            lease,
+        let worker = Rc::clone(&lease.worker);
+        Self(Rc::new(RefCell::new(Pipe {
+            lease: Some(lease),
             rest,
             meter,
+            worker,
             gap,
-            timer: None,
+            until: None,
+            waited: false,
             length: 0,
             began: None,
+            took: None,
             selection: None,
             shape: None,
             source: None,
             failed: None,
-        })
+            bounds: None,
+            spool: None,
+            pace: Pace::default(),
+            store: None,
+            hidden: None,
+        })))
+    }
+
+    /// The same body, for another reader.
+    pub fn share(&self) -> Self {
+        Self(Rc::clone(&self.0))
     }
 
     /// Keeps the peer's selection until the body has ended.
-    pub fn hold(&mut self, selection: Selection, began: Instant, source: Source) {
-        self.selection = Some(selection);
-        self.began = Some(began);
-        self.source = Some(source);
+    pub fn hold(&self, selection: Selection, began: Instant, source: Source) {
+        let pipe = &mut *self.0.borrow_mut();
+        pipe.selection = Some(selection);
+        pipe.began = Some(began);
+        pipe.source = Some(source);
     }
 
     /// Nobody wants it. If there is none, its connection can serve others.
-    pub fn forgo(&mut self) {
-        if self.rest.is_over() {
-            self.end(true);
+    pub fn forgo(&self) {
+        let pipe = &mut *self.0.borrow_mut();
+        if pipe.rest.is_over() {
+            pipe.end(true);
+        }
+    }
+
+    /// Has it read as fast as it comes (`_buffering`).
+    pub fn buffer(&self, bounds: Arc<Bounds>) {
+        self.0.borrow_mut().bounds = Some(bounds);
+    }
+
+    /// Has it written to a file, too (`_store`).
+    pub fn store(&self, store: Box<Store>) {
+        self.0.borrow_mut().store = Some(store);
+    }
+
+    /// Keeps the fields behind it for the client, of up to so many bytes and but for those that are hidden
+    /// (`proxy_pass_trailers`).
+    pub fn keep_trailers(&self, size: usize, hidden: Box<dyn Fn(&[u8]) -> bool>) {
+        let pipe = &mut *self.0.borrow_mut();
+        pipe.rest.keep_trailers(size);
+        pipe.hidden = Some(hidden);
+    }
+
+    /// Adds them to those that go out behind the answer (`ngx_http_upstream_process_trailers`).
+    pub fn pass_trailers(&self, exchange: &mut Exchange) {
+        let pipe = self.0.borrow();
+        if let (Some(fields), Some(hidden)) = (pipe.rest.trailers(), &pipe.hidden) {
+            fields.iter().filter(|field| !hidden(&field.name)).for_each(|field| exchange.sent.trailers.add(field.clone()));
+            exchange.upstream_trailers = fields.clone();
         }
     }
 
     /// `_limit_rate`, bytes a second; 0 is no limit.
-    pub fn limit(&mut self, rate: u64) {
+    pub fn limit(&self, rate: u64) {
         if rate > 0 {
-            self.shape.get_or_insert_default().rate = Some(rate);
+            self.0.borrow_mut().shape.get_or_insert_default().rate = Some(rate);
         }
     }
 
     /// Hands out no more than a part of it.
-    pub fn cut(&mut self, range: &Range<u64>) {
-        self.shape.get_or_insert_default().cut(range);
+    pub fn cut(&self, range: &Range<u64>) {
+        self.0.borrow_mut().shape.get_or_insert_default().cut(range);
     }
 
-    /// Everything has come.
+    /// Everything has come, and was handed out.
     pub fn is_over(&self) -> bool {
+        let pipe = self.0.borrow();
+        pipe.spool.as_ref().is_none_or(|spool| spool.is_empty()) && pipe.is_read()
+    }
+
+    /// The connection itself, when the answer was a switch of protocols.
+    pub fn take_link(self) -> Option<Box<Link>> {
+        self.0.borrow_mut().lease.take().map(|lease| lease.link)
+    }
+
+    /// Writes what is known at the end into the request's last attempt.
+    pub fn report(&self, exchange: &mut Exchange) {
+        let worker = Rc::clone(&exchange.connection.worker);
+        let now = &worker.clock;
+        let pipe = &mut *self.0.borrow_mut();
+        if pipe.waited || pipe.shape.is_some() {
+            now.update();
+        }
+        exchange.note_traffic(&pipe.meter);
+        if let Some(attempt) = exchange.tries.last_mut() {
+            attempt.response_ms = pipe.took.or_else(|| pipe.began.map(|began| now.millis_since(began)));
+            attempt.response_length = pipe.length;
+        }
+        if pipe.failed.is_some() || !pipe.rest.notes().is_empty() {
+            pipe.tell(exchange);
+        }
+        if pipe.spool.is_some() || pipe.store.is_some() {
+            pipe.tell_of_files(exchange);
+        }
+    }
+
+    /// Has the client's connection look after a body that is buffered and has more to come, and logs what there is to
+    /// log. To be called whenever it was asked for a piece.
+    pub fn attend(&self, exchange: &Exchange) {
+        let pipe = &mut *self.0.borrow_mut();
+        if pipe.spool.as_ref().is_some_and(|spool| !spool.notes.is_empty()) {
+            pipe.tell_of_files(exchange);
+        }
+        if pipe.bounds.is_some() && !pipe.pace.watched && !pipe.is_read() {
+            pipe.pace.watched = true;
+            exchange.connection.look_after(self.share());
+        }
+    }
+
+    /// The next piece.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let pipe = &mut *self.0.borrow_mut();
+        let mut spool = match pipe.spool.take() {
+            Some(spool) => spool,
+            None => match pipe.poll_shaped(cx) {
+                Poll::Pending => return pipe.kept_up(),
+                Poll::Ready(Some(Ok(piece))) if pipe.is_scrap(&piece) => {
+                    let Some(bounds) = &pipe.bounds else { return Poll::Ready(Some(Ok(piece))) };
+                    let mut spool = Box::new(Spool::new(Arc::clone(bounds)));
+                    spool.push(&piece);
+                    spool
+                }
+                next => return next,
+            },
+        };
+        let next = pipe.poll_spooled(&mut spool, cx);
+        pipe.spool = Some(spool);
+        next
+    }
+
+    /// Reads on for a client that is behind, into memory or a temporary file, so that it holds neither connection nor peer.
+    /// To be called by the client's connection in every turn, after the client was written to. `false` when there is no
+    /// more to read.
+    pub fn poll_ahead(&self, cx: &mut Context<'_>) -> bool {
+        let pipe = &mut *self.0.borrow_mut();
+        if pipe.is_read() {
+            return false;
+        }
+        let Some(bounds) = pipe.bounds.clone() else { return false };
+        if std::mem::take(&mut pipe.pace.dry) {
+            return true;
+        }
+        if !pipe.is_client_slow(cx) {
+            return true;
+        }
+        let mut spool = pipe.spool.take().unwrap_or_else(|| Box::new(Spool::new(bounds)));
+        let more = pipe.read_ahead(&mut spool, cx);
+        pipe.spool = Some(spool);
+        more
+    }
+
+    /// The client has what it wants, or has gone; a file that is to hold all of it (`_store`) has yet to get the rest.
+    pub fn read_out(&self, worker: &Rc<Worker>) {
+        if self.0.borrow().store.is_none() || self.0.borrow().lease.is_none() {
+            return;
+        }
+        let (body, worker) = (self.share(), Rc::clone(worker));
+        tokio::task::spawn_local(async move {
+            while let Some(Ok(_)) = poll_fn(|cx| body.0.borrow_mut().poll_whole(cx)).await {}
+            let pipe = &mut *body.0.borrow_mut();
+            if let Some(store) = &mut pipe.store {
+                let http = worker.http();
+                store.notes().iter().for_each(|(level, text)| http.log(*level, text));
+            }
+        });
+    }
+}
+
+impl Pipe {
+    /// Nothing more comes from the peer that anybody wants.
+    fn is_read(&self) -> bool {
         match &self.shape {
             Some(shape) if shape.holds() => return false,
             Some(shape) if shape.is_spent() => return true,
@@ -114,44 +313,81 @@ impl UpstreamBody {
         self.lease.is_none() || self.rest.is_over()
     }
 
-    /// The connection itself, when the answer was a switch of protocols.
-    pub fn take_link(mut self) -> Option<Box<Link>> {
-        self.lease.take().map(|lease| lease.link)
+    /// A piece is too small to be worth a write to the client: nginx waits for a buffer to be full.
+    fn is_scrap(&self, piece: &[u8]) -> bool {
+        self.bounds.as_ref().is_some_and(|bounds| piece.len() < bounds.piece) && !self.is_read()
     }
 
-    /// Writes what is known at the end into the request's last attempt.
-    pub fn report(&self, exchange: &mut Exchange) {
-        let worker = Rc::clone(&exchange.connection.worker);
-        let now = &worker.clock;
-        if self.timer.is_some() || self.shape.is_some() {
-            // It was waited for.
-            now.update();
+    /// The client has all that has come.
+    fn kept_up<T>(&mut self) -> Poll<T> {
+        self.pace.dry = true;
+        self.pace.slow = false;
+        self.pace.slow_from = None;
+        Poll::Pending
+    }
+
+    /// The client has not taken what there is for some time.
+    fn is_client_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.pace.slow
+            && let Some(lease) = &mut self.lease
+        {
+            let from = *self.pace.slow_from.get_or_insert_with(|| time::Instant::now() + PATIENCE);
+            self.pace.slow = lease.link.deadline.poll(cx, from).is_ready();
         }
-        exchange.note_traffic(&self.meter);
-        if let Some(attempt) = exchange.tries.last_mut() {
-            attempt.response_ms = self.began.map(|began| now.millis_since(began));
-            attempt.response_length = self.length;
+        self.pace.slow
+    }
+
+    fn read_ahead(&mut self, spool: &mut Spool, cx: &mut Context<'_>) -> bool {
+        for _ in 0..TURN {
+            if !spool.has_room() {
+                return true;
+            }
+            match self.poll_shaped(cx) {
+                Poll::Pending => return true,
+                Poll::Ready(Some(Ok(piece))) => spool.push(&piece),
+                Poll::Ready(Some(Err(error))) => spool.end = Some(Err(error)),
+                Poll::Ready(None) => spool.end = Some(Ok(())),
+            }
+            if self.is_read() {
+                self.note_time();
+                return false;
+            }
         }
-        if self.failed.is_some() || !self.rest.notes().is_empty() {
-            self.tell(exchange);
+        cx.waker().wake_by_ref();
+        true
+    }
+
+    /// It has ended long before its client has it.
+    fn note_time(&mut self) {
+        if let Some(began) = self.began {
+            self.took = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
     }
 
-    /// Writes what there is to say about it to the error log.
-    #[cold]
-    fn tell(&self, exchange: &Exchange) {
-        let about = self.source.as_ref().map(Source::text);
-        let log = |level, text: &dyn std::fmt::Display| {
-            exchange.log_about(level, &format!("{text} while reading upstream"), about.as_deref());
-        };
-        self.rest.notes().iter().for_each(|note| log(pass::level(note), note));
-        if let Some(failed) = &self.failed {
-            log(Level::Err, failed);
+    fn poll_spooled(&mut self, spool: &mut Spool, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            let enough = self.bounds.as_ref().map_or(1, |bounds| bounds.piece);
+            if spool.in_file() > 0 || spool.in_memory() >= enough || spool.end.is_some() || self.is_read() {
+                if let Some(piece) = spool.pop() {
+                    return Poll::Ready(Some(piece));
+                }
+                if let Some(end) = spool.end.take() {
+                    return Poll::Ready(end.err().map(Err));
+                }
+            }
+            match self.poll_shaped(cx) {
+                Poll::Pending => return self.kept_up(),
+                Poll::Ready(Some(Ok(piece))) if spool.in_memory() == 0 && !self.is_scrap(&piece) => {
+                    return Poll::Ready(Some(Ok(piece)));
+                }
+                Poll::Ready(Some(Ok(piece))) => spool.push(&piece),
+                Poll::Ready(Some(Err(error))) => spool.end = Some(Err(error)),
+                Poll::Ready(None) => spool.end = Some(Ok(())),
+            }
         }
     }
 
-    /// The next piece.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_shaped(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let Some(mut shape) = self.shape.take() else { return self.poll_whole(cx) };
         let next = shape.poll_next(cx, |cx| self.poll_whole(cx));
         self.shape = Some(shape);
@@ -161,24 +397,24 @@ impl UpstreamBody {
     fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match self.poll_source(cx) {
             Poll::Ready(next) => {
-                if let Some(timer) = &mut self.timer {
-                    timer.as_mut().reset(tokio::time::Instant::now() + self.gap);
-                }
+                self.until = None;
                 match &next {
                     Some(Ok(piece)) => self.length += piece.len() as u64,
                     Some(Err(failure)) => {
                         self.failed = Some(failure.to_string());
-                        self.selection = None;
+                        self.release();
                     }
-                    None => self.selection = None,
+                    None => self.release(),
                 }
                 Poll::Ready(next.map(|piece| piece.map_err(BodyError::Upstream)))
             }
             Poll::Pending => {
-                let gap = self.gap;
-                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(gap)));
-                ready!(timer.as_mut().poll(cx));
+                self.waited = true;
+                let Some(lease) = &mut self.lease else { return Poll::Pending };
+                let until = *self.until.get_or_insert_with(|| time::Instant::now() + self.gap);
+                ready!(lease.link.deadline.poll(cx, until));
                 self.failed = Some(Failure::Timeout.to_string());
+                self.end(false);
                 Poll::Ready(Some(Err(BodyError::Upstream(Failure::Timeout))))
             }
         }
@@ -187,6 +423,11 @@ impl UpstreamBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
         let next = ready!(lease.link.poll_body(cx, &mut self.rest));
+        if let Some(store) = &mut self.store
+            && let Some(Ok(piece)) = &next
+        {
+            store.write(piece);
+        }
         // Who knows the length never asks for more than that.
         if matches!(next, None | Some(Err(_))) || self.rest.is_over() {
             self.end(!matches!(next, Some(Err(_))));
@@ -194,24 +435,59 @@ impl UpstreamBody {
         Poll::Ready(next)
     }
 
+    /// The peer is done with, however it went: its answer was taken.
+    fn release(&mut self) {
+        if let Some(mut selection) = self.selection.take() {
+            selection.done(Outcome::Success, self.worker.clock.millis());
+        }
+    }
+
     /// Nothing more comes. If that is how it should be, the connection can serve others.
     fn end(&mut self, well: bool) {
+        if let Some(store) = self.store.as_mut().filter(|_| well && self.lease.is_some()) {
+            store.finish();
+        }
         if let Some(lease) = self.lease.take().filter(|lease| well && lease.keep && self.rest.is_clean()) {
             lease.give_back(None);
+        }
+        self.release();
+    }
+
+    /// Writes what there is to say about it to the error log.
+    #[cold]
+    fn tell(&self, exchange: &Exchange) {
+        let about = self.source.as_ref().map(Source::text);
+        let log = |level, text: &dyn Display| {
+            exchange.log_about(level, &format!("{text} while reading upstream"), about.as_deref());
+        };
+        self.rest.notes().iter().for_each(|note| log(pass::level(note), note));
+        if let Some(failed) = &self.failed {
+            log(Level::Err, failed);
+        }
+    }
+
+    /// The same about files it was written to.
+    #[cold]
+    fn tell_of_files(&mut self, exchange: &Exchange) {
+        let about = self.source.as_ref().map(Source::text);
+        let spooled = self.spool.as_mut().map(|spool| std::mem::take(&mut spool.notes));
+        let stored = self.store.as_mut().map(|store| store.notes());
+        for (level, text) in spooled.into_iter().chain(stored).flatten() {
+            exchange.log_about(level, &text, about.as_deref());
         }
     }
 }
 
-impl Drop for UpstreamBody {
+impl Drop for Pipe {
     /// Who has all of a body does not wait for what ends it. The connection does.
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take().filter(|_| self.rest.wants_end()) {
-            let rest = self.rest.take();
-            match lease.keep {
-                true => lease.give_back(Some(rest)),
-                false => lease.worker.pool.see_off(lease.link, rest, lease.worker.clock.instant() + self.gap),
-            }
+        if self.rest.is_over() {
+            self.end(true);
         }
+        if let Some(lease) = self.lease.take().filter(|lease| lease.keep && self.rest.wants_end()) {
+            lease.give_back(Some(self.rest.take()));
+        }
+        self.release();
     }
 }
 

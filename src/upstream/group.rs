@@ -1,34 +1,53 @@
 //! One upstream: its peers, how it chooses among them, and the state all threads of the process share.
 
+use super::{
+    balance::{Balance, Random},
+    members::Members,
+    peer::{Address, Peer, ServerLine},
+    queue::Queue,
+    resolve::{Found, Resolved, Resolving},
+    selection::{Client, Selection},
+    sticky::Sticky,
+};
+use crate::http::template::Template;
+use arc_swap::ArcSwap;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
-};
-
-use super::{
-    balance::Balance,
-    peer::{Address, Peer, ServerLine},
-    selection::{Client, Selection, Tried},
 };
 
 /// An upstream: one `upstream {}`, or the addresses of a host that `proxy_pass` names.
 ///
-/// It is immutable but for what its peers live through. Where the membership changes, a new group is made
-/// and adopts the old one, as a reload does.
+/// What is written of it is immutable. Who belongs to it may change where names are looked up at run time: requests
+/// under way keep to those who belonged to it when they began.
 #[derive(Debug)]
 pub struct Group {
     /// As in `upstream name {`; nginx logs it where no peer could be chosen.
     pub name: String,
     /// The load balancing method.
     pub balance: Balance,
-    primary: PeerSet,
-    backup: Option<PeerSet>,
-    /// Held while a peer is chosen, so that sequences are exact whatever the number of threads.
-    /// Shared with the generations this one adopted.
-    lock: OnceLock<Arc<Mutex<()>>>,
     /// How connections to its peers are kept.
     pub keepalive: Keepalive,
+    /// What `hash` hashes.
+    pub key: Option<Template>,
+    /// How requests that belong together find the same peer.
+    pub sticky: Option<Sticky>,
+    /// Where requests wait while all peers are busy.
+    pub queue: Option<Queue>,
+    /// The names that are looked up while the server runs.
+    pub resolving: Resolving,
+    members: ArcSwap<Members>,
+    /// Held while the membership changes.
+    changing: Mutex<()>,
+    /// The number of the next peer that joins.
+    next_id: AtomicU32,
+    /// Held while a peer is chosen, so that sequences are exact whatever the number of threads.
+    /// Shared with the generations this one adopted.
+    lock: OnceLock<Arc<Mutex<Random>>>,
 }
 
 /// How connections to the peers of a group are kept between requests, each thread for itself.
@@ -36,6 +55,8 @@ pub struct Group {
 pub struct Keepalive {
     /// `keepalive`: idle connections a thread keeps to all peers together; 0 keeps none.
     pub connections: usize,
+    /// `keepalive … local`: a connection serves the location again that it was opened for, and no other.
+    pub local: bool,
     /// `keepalive_requests`: after this many a connection is closed.
     pub requests: u64,
     /// `keepalive_time`: beyond this age a connection is closed.
@@ -47,7 +68,7 @@ pub struct Keepalive {
 impl Default for Keepalive {
     fn default() -> Self {
         let (time, timeout) = (Duration::from_secs(3600), Duration::from_secs(60));
-        Self { connections: 32, requests: 1000, time, timeout }
+        Self { connections: 32, local: true, requests: 1000, time, timeout }
     }
 }
 
@@ -55,17 +76,6 @@ impl Default for Keepalive {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no servers in upstream \"{0}\"")]
 pub struct NoServers(pub String);
-
-/// The primary or the backup servers of a group (`ngx_http_upstream_rr_peers_t`).
-#[derive(Debug)]
-pub(super) struct PeerSet {
-    pub(super) peers: Vec<Arc<Peer>>,
-    pub(super) total_weight: u64,
-    /// How many peers are worth a try: those not `down`.
-    pub(super) tries: usize,
-    /// The only server there is: failures never take it out.
-    pub(super) single: bool,
-}
 
 impl Group {
     /// A group from the `server` lines of an `upstream {}` and what each resolves to, in the order written.
@@ -75,16 +85,45 @@ impl Group {
         balance: Balance,
         servers: Vec<(ServerLine, Vec<Address>)>,
     ) -> Result<Self, NoServers> {
-        let (backup, primary): (Vec<_>, Vec<_>) = servers.into_iter().partition(|(line, _)| line.backup);
-        let mut primary = PeerSet::new(primary, 0);
-        let backup = PeerSet::new(backup, primary.peers.len());
+        Self::with_names(name, balance, servers, Resolving::default())
+    }
+
+    /// The same, and some lines are names that are looked up while the server runs: their peers come later.
+    pub fn with_names(
+        name: impl Into<String>,
+        balance: Balance,
+        servers: Vec<(ServerLine, Vec<Address>)>,
+        resolving: Resolving,
+    ) -> Result<Self, NoServers> {
         let name = name.into();
-        if primary.peers.is_empty() {
+        let mut id = 0;
+        let mut peers = [Vec::new(), Vec::new()];
+        for backup in [false, true] {
+            for (line, addresses) in servers.iter().filter(|(line, _)| line.backup == backup) {
+                let line = Arc::new(line.clone());
+                for address in addresses {
+                    peers[usize::from(backup)].push(Arc::new(Peer::new(id, Arc::clone(&line), address.clone())));
+                    id += 1;
+                }
+            }
+        }
+        let [primary, backup] = peers;
+        if primary.is_empty() && !resolving.names.iter().any(|name| !name.line.backup) {
             return Err(NoServers(name));
         }
-        let backup = (!backup.peers.is_empty()).then_some(backup);
-        primary.single = primary.peers.len() == 1 && backup.is_none();
-        Ok(Self { name, balance, primary, backup, lock: OnceLock::new(), keepalive: Keepalive::default() })
+        Ok(Self {
+            name,
+            balance,
+            keepalive: Keepalive::default(),
+            key: None,
+            sticky: None,
+            queue: None,
+            resolving,
+            members: ArcSwap::from_pointee(Members::new(balance, primary, backup)),
+            changing: Mutex::default(),
+            next_id: AtomicU32::new(id),
+            lock: OnceLock::new(),
+        })
     }
 
     /// A group nobody declared: every address of a host, with the defaults of a `server` line.
@@ -97,7 +136,7 @@ impl Group {
 
     /// Takes over the state of every peer that `previous` has as well: same address, name, weight and role
     /// (primary or backup); a peer listed twice is matched twice, in order. From then on both groups share it,
-    /// so requests still under way in the old generation count in the new one.
+    /// so requests still under way in the old generation count in the new one. Names have the addresses they had.
     ///
     /// To be called before this group is first selected from; afterwards it does nothing.
     /// Returns the number of peers taken over.
@@ -105,89 +144,111 @@ impl Group {
         if self.lock.set(Arc::clone(previous.shared_lock())).is_err() {
             return 0;
         }
-        let mut known: HashMap<_, VecDeque<&Peer>> = HashMap::new();
+        if let (Some(own), Some(earlier)) = (&self.sticky, &previous.sticky)
+            && let (Some(own), Some(earlier)) = (own.sessions(), earlier.sessions())
+        {
+            own.adopt(earlier);
+        }
+        if let (Some(own), Some(earlier)) = (&self.queue, &previous.queue) {
+            own.adopt(earlier);
+        }
+        self.adopt_names(previous);
+        let mut known: HashMap<_, VecDeque<Arc<Peer>>> = HashMap::new();
         for peer in previous.peers() {
-            known.entry(identity(peer)).or_default().push_back(peer);
+            known.entry(identity(&peer)).or_default().push_back(peer);
         }
         let mut adopted = 0;
         for peer in self.peers() {
-            let old = known.get_mut(&identity(peer)).and_then(VecDeque::pop_front);
-            adopted += usize::from(old.is_some_and(|old| peer.adopt(old)));
+            let old = known.get_mut(&identity(&peer)).and_then(VecDeque::pop_front);
+            adopted += usize::from(old.is_some_and(|old| peer.adopt(&old)));
         }
         adopted
     }
 
+    /// `ngx_http_upstream_zone_preresolve`: until a name is looked up again it is whoever it was, at the port and with
+    /// the parameters that are written now.
+    fn adopt_names(&self, previous: &Self) {
+        let before = previous.members();
+        let mut peers = self.members().sets().map(<[_]>::to_vec);
+        for (line, name) in self.resolving.names.iter().enumerate() {
+            let same = |earlier: &&Resolved| earlier.is_same_name(name);
+            let Some(at) = previous.resolving.names.iter().position(|earlier| same(&earlier)) else { continue };
+            name.copy_validity(&previous.resolving.names[at]);
+            for (set, earlier) in peers.iter_mut().zip(before.sets()) {
+                let found = earlier.iter().filter(|peer| peer.found_by == Some(at));
+                set.extend(found.map(|peer| Arc::new(name.renew(line, self.take_id(), peer))));
+            }
+        }
+        self.replace(peers);
+    }
+
+    /// What a name is now: who is new to it joins, who is no longer in it leaves, all others stay as they are
+    /// (`ngx_http_upstream_zone_resolve_handler`). Of a service, those of lower priority are backups.
+    pub fn update(&self, line: usize, found: &[Found]) {
+        let Some(name) = self.resolving.names.get(line) else { return };
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.members();
+        let mut peers = before.sets().map(<[_]>::to_vec);
+        let best = found.iter().map(|found| found.priority).min();
+        let mut changed = false;
+        for (backup, set) in [false, true].into_iter().zip(&mut peers) {
+            let rank = match (name.line.backup, backup) {
+                (own, here) if own == here => true,
+                (false, true) if name.service.is_some() && self.balance.allows_backup() => false,
+                _ => continue,
+            };
+            let mut wanted: Vec<_> = found.iter().filter(|found| (Some(found.priority) == best) == rank).collect();
+            let count = set.len();
+            set.retain(|peer| {
+                let stays = |found: &&Found| name.is(peer, found);
+                peer.found_by != Some(line) || wanted.iter().position(stays).map(|at| wanted.remove(at)).is_some()
+            });
+            changed |= set.len() != count || !wanted.is_empty();
+            set.extend(wanted.into_iter().map(|found| Arc::new(name.peer(line, self.take_id(), found))));
+        }
+        if changed {
+            self.replace(peers);
+            if let Some(queue) = &self.queue {
+                queue.call_next();
+            }
+        }
+    }
+
+    fn replace(&self, [primary, backup]: [Vec<Arc<Peer>>; 2]) {
+        self.members.store(Arc::new(Members::new(self.balance, primary, backup)));
+    }
+
+    fn take_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Relaxed)
+    }
+
     /// Starts the choice of a peer for one request (`ngx_http_upstream_init_round_robin_peer` and its kin).
     pub fn select(self: &Arc<Self>, client: Client) -> Selection {
-        Selection::new(Arc::clone(self), &client)
+        Selection::new(Arc::clone(self), client)
     }
 
-    /// All peers: primary servers first, each in the order written.
-    pub fn peers(&self) -> impl DoubleEndedIterator<Item = &Arc<Peer>> {
-        self.primary.peers.iter().chain(self.backup.iter().flat_map(|set| &set.peers))
+    /// All peers there are now: primary servers first, each in the order written.
+    pub fn peers(&self) -> impl DoubleEndedIterator<Item = Arc<Peer>> {
+        self.members().sets().concat().into_iter()
     }
 
-    /// The backup servers when `backup` is asked for and there are any, else the primary ones.
-    pub(super) fn set(&self, backup: bool) -> &PeerSet {
-        self.backup.as_ref().filter(|_| backup).unwrap_or(&self.primary)
+    pub(super) fn members(&self) -> Arc<Members> {
+        self.members.load_full()
     }
 
-    pub(super) fn has_backup(&self) -> bool {
-        self.backup.is_some()
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Random> {
         // The numbers behind it are valid at any time: a panic elsewhere must not stop the proxy.
         self.shared_lock().lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shared_lock(&self) -> &Arc<Mutex<()>> {
+    fn shared_lock(&self) -> &Arc<Mutex<Random>> {
         self.lock.get_or_init(Arc::default)
     }
 }
 
 /// What makes a peer of another generation the same peer.
-fn identity(peer: &Peer) -> (&Address, &str, i64, bool) {
-    (&peer.address, &peer.name, peer.weight(), peer.line.backup)
-}
-
-impl PeerSet {
-    fn new(servers: Vec<(ServerLine, Vec<Address>)>, first_id: usize) -> Self {
-        let lines = servers.into_iter().flat_map(|(line, addresses)| {
-            let line = Arc::new(line);
-            addresses.into_iter().map(move |address| (Arc::clone(&line), address))
-        });
-        let peers: Vec<_> = (first_id as u32..)
-            .zip(lines)
-            .map(|(id, (line, address))| Arc::new(Peer::new(id, line, address)))
-            .collect();
-        Self {
-            total_weight: peers.iter().map(|peer| peer.weight().unsigned_abs()).sum(),
-            tries: peers.iter().filter(|peer| !peer.line.down).count(),
-            single: false,
-            peers,
-        }
-    }
-
-    /// The peers this request may still ask at second `now`.
-    pub(super) fn untried(&self, tried: &Tried, now: i64) -> impl Iterator<Item = (usize, &Peer)> {
-        self.peers
-            .iter()
-            .enumerate()
-            .filter(move |(index, peer)| !tried.contains(*index) && peer.is_usable(now))
-            .map(|(index, peer)| (index, &**peer))
-    }
-
-    /// The peer at a point of the line on which each peer covers its weight. `point` is below the total weight.
-    pub(super) fn at_weight(&self, mut point: u64) -> usize {
-        for (index, peer) in self.peers.iter().enumerate() {
-            match point.checked_sub(peer.weight().unsigned_abs()) {
-                Some(rest) => point = rest,
-                None => return index,
-            }
-        }
-        0
-    }
+fn identity(peer: &Peer) -> (Address, String, i64, bool) {
+    (peer.address.clone(), peer.name.clone(), peer.weight(), peer.line.backup)
 }
 
 #[cfg(test)]
@@ -225,7 +286,8 @@ pub(super) mod tests {
             (line("10.0.0.1", 1), vec![tcp("10.0.0.1:80")]),
         ];
         let group = Group::new("app", Balance::RoundRobin, servers).unwrap();
-        let peers: Vec<_> = group.peers().map(|p| (p.id, &*p.name, &*p.line.server, p.line.weight)).collect();
+        let peers: Vec<_> = group.peers().collect();
+        let peers: Vec<_> = peers.iter().map(|p| (p.id, &*p.name, &*p.line.server, p.line.weight)).collect();
         assert_eq!(
             peers,
             [

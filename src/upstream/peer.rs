@@ -1,6 +1,7 @@
 //! One server of an upstream: where it is, what the `server` line says of it, and how it is doing.
 
 pub use crate::config::values::{Address, ip_text};
+use md5::{Digest, Md5};
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
@@ -17,8 +18,11 @@ pub struct Peer {
     pub address: Address,
     /// The `server` line it comes from; a name with several addresses makes several peers of one line.
     pub line: Arc<ServerLine>,
+    /// The line whose name it is an address of, where that is looked up at run time.
+    pub(super) found_by: Option<usize>,
     /// What is known of it at run time. Set on first use, or taken over from the generation before.
     live: OnceLock<Arc<Live>>,
+    sid: OnceLock<Box<[u8]>>,
 }
 
 /// The parameters of a `server` line in `upstream {}`, with nginx's defaults.
@@ -38,6 +42,12 @@ pub struct ServerLine {
     pub backup: bool,
     /// `down`: never asked.
     pub down: bool,
+    /// `drain`: asked by requests that belong to it (`sticky`), and by no others.
+    pub drain: bool,
+    /// `route=`: what `sticky` knows it by; empty for the MD5 of its name.
+    pub route: String,
+    /// `slow_start=` in milliseconds: how long it takes to get its whole share again once it has recovered.
+    pub slow_start: u64,
 }
 
 impl Default for ServerLine {
@@ -50,6 +60,9 @@ impl Default for ServerLine {
             max_conns: 0,
             backup: false,
             down: false,
+            drain: false,
+            route: String::new(),
+            slow_start: 0,
         }
     }
 }
@@ -67,10 +80,47 @@ pub(super) struct Live {
     pub(super) accessed: Guarded,
     /// Second of the last failure or of the probe after it.
     pub(super) checked: Guarded,
+    /// How long its answers took; for the methods that mind.
+    pub(super) times: Times,
+    /// How it recovers; for lines with `slow_start`.
+    pub(super) recovery: Recovery,
+}
+
+/// How long answers took, in milliseconds: moving averages, and what requests under way add to them
+/// (`ngx_http_upstream_least_time_module`).
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    /// Until the head of an answer was there.
+    pub(super) header: Guarded,
+    /// Until all of it was.
+    pub(super) response: Guarded,
+    /// What requests under way have taken so far.
+    pub(super) inflight: Guarded,
+    /// The sum of what they had taken when their number changed last.
+    pub(super) inflight_sum: Guarded,
+    /// When it changed last.
+    pub(super) inflight_changed: Guarded,
+    /// Their number.
+    pub(super) inflight_count: Guarded,
+}
+
+/// `slow_start`: since when, and whether it takes part in the present choice.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    /// The millisecond it was found good again; 0 when it has its whole share.
+    pub(super) since: Guarded,
+    /// Its claim to take part, in parts of [`Recovery::WHOLE`].
+    claim: Guarded,
+    /// It stands back from the present choice.
+    rests: Guarded,
+}
+
+impl Recovery {
+    const WHOLE: i64 = 1024;
 }
 
 /// A number that is written only while the group's lock is held, and may be read at any time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Guarded(AtomicI64);
 
 impl Guarded {
@@ -85,7 +135,24 @@ impl Guarded {
 
 impl Peer {
     pub(super) fn new(id: u32, line: Arc<ServerLine>, address: Address) -> Self {
-        Self { id, name: address.to_string(), address, line, live: OnceLock::new() }
+        let (name, live, sid) = (address.to_string(), OnceLock::new(), OnceLock::new());
+        Self { id, name, address, line, found_by: None, live, sid }
+    }
+
+    /// The same, found by looking up the name of a line.
+    pub(super) fn found(id: u32, line: Arc<ServerLine>, address: Address, by: usize) -> Self {
+        Self { found_by: Some(by), ..Self::new(id, line, address) }
+    }
+
+    /// What `sticky` knows it by: its `route=`, or the MD5 of its name (`ngx_http_upstream_init_round_robin_sid`).
+    pub fn sid(&self) -> &[u8] {
+        if !self.line.route.is_empty() {
+            return self.line.route.as_bytes();
+        }
+        self.sid.get_or_init(|| {
+            let digest = Md5::digest(&self.name);
+            digest.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+        })
     }
 
     /// Requests under way to it, in all generations.
@@ -120,7 +187,21 @@ impl Peer {
 
     /// Neither `down` nor at its `max_conns`: all that is asked of a lone server.
     pub(super) fn has_room(&self) -> bool {
-        !self.line.down && (self.line.max_conns == 0 || self.active() < self.line.max_conns)
+        !self.is_down() && self.is_below_max_conns()
+    }
+
+    /// Not for everybody: `down` or `drain`.
+    pub(super) fn is_down(&self) -> bool {
+        self.line.down || self.line.drain
+    }
+
+    fn is_below_max_conns(&self) -> bool {
+        self.line.max_conns == 0 || self.active() < self.line.max_conns
+    }
+
+    /// Whether a request that belongs to it may ask it at second `now`.
+    pub(super) fn is_usable_by_its_own(&self, now: i64) -> bool {
+        !self.line.down && self.is_below_max_conns() && !self.is_taken_out(now)
     }
 
     /// The weight of its line, never 0.
@@ -132,11 +213,13 @@ impl Peer {
         self.live.get_or_init(|| {
             Arc::new(Live {
                 conns: AtomicU32::new(0),
-                current_weight: Guarded(AtomicI64::new(0)),
+                current_weight: Guarded::default(),
                 effective_weight: Guarded(AtomicI64::new(self.weight())),
-                fails: Guarded(AtomicI64::new(0)),
-                accessed: Guarded(AtomicI64::new(0)),
-                checked: Guarded(AtomicI64::new(0)),
+                fails: Guarded::default(),
+                accessed: Guarded::default(),
+                checked: Guarded::default(),
+                times: Times::default(),
+                recovery: Recovery::default(),
             })
         })
     }
@@ -178,6 +261,48 @@ impl Peer {
         let lowered = live.effective_weight.get() - self.weight() / i64::from(line.max_fails);
         live.effective_weight.set(lowered.max(0));
         fails >= i64::from(line.max_fails)
+    }
+
+    /// It answered: failures before the last probe are forgiven. If they had taken it out, it recovers from
+    /// millisecond `now` on.
+    pub(super) fn forgive(&self, now: u64) {
+        let live = self.live();
+        if self.line.slow_start > 0 && self.line.max_fails > 0 && live.fails.get() >= i64::from(self.line.max_fails) {
+            live.recovery.since.set(now as i64);
+            live.recovery.claim.set(0);
+        }
+        live.fails.set(0);
+    }
+
+    /// While it recovers it takes part in every so many choices only, in more and more of them: settles whether it does
+    /// in the one at millisecond `now`.
+    pub(super) fn pace(&self, now: u64) {
+        let recovery = &self.live().recovery;
+        let since = recovery.since.get();
+        let rests = since != 0 && {
+            let gone = (now as i64).saturating_sub(since).max(0);
+            let whole = self.line.slow_start as i64;
+            if gone >= whole {
+                recovery.since.set(0);
+                false
+            } else {
+                let claim = recovery.claim.get() + gone * Recovery::WHOLE / whole.max(1);
+                let takes_part = claim >= Recovery::WHOLE;
+                recovery.claim.set(if takes_part { claim - Recovery::WHOLE } else { claim });
+                !takes_part
+            }
+        };
+        recovery.rests.set(i64::from(rests));
+    }
+
+    /// Whether it stands back from the present choice.
+    pub(super) fn rests(&self) -> bool {
+        self.line.slow_start > 0 && self.live().recovery.rests.get() != 0
+    }
+
+    /// Takes part in the present choice after all: there is nobody else.
+    pub(super) fn wake(&self) {
+        self.live().recovery.rests.set(0);
     }
 
     pub(super) fn begin_request(&self) {
@@ -225,7 +350,35 @@ mod tests {
     fn a_server_line_has_nginx_defaults() {
         let line = ServerLine::default();
         assert_eq!((line.weight, line.max_fails, line.fail_timeout, line.max_conns), (1, 1, 10, 0));
-        assert!(!line.backup && !line.down);
+        assert!(!line.backup && !line.down && !line.drain && line.route.is_empty() && line.slow_start == 0);
+    }
+
+    #[test]
+    fn a_peer_is_known_by_its_route_or_else_by_the_md5_of_its_name() {
+        let peer = |route: &str| {
+            let line = ServerLine { route: route.into(), ..ServerLine::default() };
+            Peer::new(0, Arc::new(line), Address::Tcp("127.0.0.1:8081".parse().unwrap()))
+        };
+        assert_eq!(peer("a").sid(), b"a");
+        assert_eq!(peer("").sid(), b"df2b80dc43705d28db9be6f29fe58da3");
+    }
+
+    #[test]
+    fn a_peer_with_slow_start_takes_part_more_and_more_often() {
+        let line = ServerLine { slow_start: 1000, ..ServerLine::default() };
+        let peer = Peer::new(0, Arc::new(line), Address::Unix("/a".into()));
+        let part = |from: u64| {
+            let takes = |now: &u64| {
+                peer.pace(*now);
+                !peer.rests()
+            };
+            (from..from + 100).filter(takes).count()
+        };
+        assert_eq!(part(0), 100, "it never failed");
+        peer.fail(0);
+        peer.forgive(10_000);
+        assert_eq!([10_000, 10_250, 10_500, 10_900].map(part), [4, 30, 55, 95]);
+        assert_eq!(part(11_000), 100);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Kept connections to peers: each thread has its own, as each nginx worker has.
 
 use super::{Group, link::Link, local::Local, peer::Peer, wire::answer::AnswerBody};
+use crate::http::level::Location;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -16,11 +17,23 @@ pub struct Key {
     peer: Arc<Peer>,
     /// The address they come from.
     local: Option<Local>,
+    /// The location they were opened for, where they serve no other (`keepalive … local`).
+    place: Option<Weak<Location>>,
 }
 
 impl Key {
-    pub fn new(group: &Arc<Group>, peer: &Arc<Peer>, local: Option<Local>) -> Self {
-        Self { group: Arc::clone(group), peer: Arc::clone(peer), local }
+    pub fn new(group: &Arc<Group>, peer: &Arc<Peer>, local: Option<Local>, location: &Arc<Location>) -> Self {
+        let place = group.keepalive.local.then(|| Arc::downgrade(location));
+        Self { group: Arc::clone(group), peer: Arc::clone(peer), local, place }
+    }
+
+    fn fits(&self, idle: &Idle) -> bool {
+        let placed = match (&self.place, &idle.place) {
+            (None, _) => true,
+            (Some(own), Some(other)) => Weak::ptr_eq(own, other),
+            (Some(_), None) => false,
+        };
+        placed && idle.local == self.local && idle.peer.address == self.peer.address
     }
 
     pub fn peer(&self) -> &Arc<Peer> {
@@ -45,6 +58,7 @@ struct Leaving {
 struct Idle {
     peer: Arc<Peer>,
     local: Option<Local>,
+    place: Option<Weak<Location>>,
     link: Box<Link>,
     /// What still has to come of the last answer: its end, which nobody waited for.
     rest: Option<AnswerBody>,
@@ -80,7 +94,7 @@ impl Pool {
         let mut groups = self.groups.borrow_mut();
         let idle = groups.get_mut(&key.group.name)?;
         for at in (0..idle.len()).rev() {
-            if idle[at].local != key.local || idle[at].peer.address != key.peer.address {
+            if !key.fits(&idle[at]) {
                 continue;
             }
             match idle[at].state() {
@@ -106,7 +120,8 @@ impl Pool {
             None => groups.entry(key.group.name.clone()).or_default(),
         };
         let until = now + keepalive.timeout;
-        idle.push_back(Idle { peer: Arc::clone(&key.peer), local: key.local, link, rest, until });
+        let (peer, place) = (Arc::clone(&key.peer), key.place.clone());
+        idle.push_back(Idle { peer, local: key.local, place, link, rest, until });
         while idle.len() > keepalive.connections {
             idle.pop_front();
         }

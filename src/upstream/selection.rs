@@ -1,14 +1,15 @@
 //! The choice of a peer for one request, from the first try to the last.
 
-use std::{net::IpAddr, sync::Arc};
-
-use smallvec::{SmallVec, smallvec};
-
 use super::{
-    balance::Course,
-    group::{Group, PeerSet},
+    balance::{Course, Pick, average},
+    group::Group,
+    members::{Members, PeerSet},
     peer::Peer,
+    sticky::Lesson,
 };
+use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
+use std::{net::IpAddr, sync::Arc};
 
 /// What one request remembers while it looks for a peer that answers (`ngx_http_upstream_rr_peer_data_t`).
 ///
@@ -17,6 +18,9 @@ use super::{
 #[derive(Debug)]
 pub struct Selection {
     group: Arc<Group>,
+    /// Who belonged to the group when the request began.
+    members: Arc<Members>,
+    client: Client,
     course: Course,
     /// The primary servers had nobody left.
     on_backup: bool,
@@ -24,13 +28,30 @@ pub struct Selection {
     tried: Tried,
     current: Option<Arc<Peer>>,
     tries: usize,
+    attempt: Attempt,
+    /// What `sticky learn` learns if the peer serves the request well.
+    lesson: Option<Box<Lesson>>,
 }
 
-/// What a method may want to know of the client.
+/// What is measured of one try, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Attempt {
+    began: u64,
+    /// How long it took until the head of the answer was there.
+    header: Option<i64>,
+    /// It is counted among the requests under way of `least_time … inflight`.
+    inflight: bool,
+}
+
+/// What a method may want to know of the client and its request.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     /// The client's address (after `realip`); `None` on a unix socket.
     pub address: Option<IpAddr>,
+    /// What `hash` hashes.
+    pub key: Bytes,
+    /// What `sticky` knows the request by: its peer's name, or its session's with `learn`.
+    pub sticky: Bytes,
 }
 
 /// How it went with a peer: the `state` nginx frees it with.
@@ -50,44 +71,109 @@ pub enum Outcome {
 pub struct NoLive;
 
 impl Selection {
-    pub(super) fn new(group: Arc<Group>, client: &Client) -> Self {
-        let (primary, backup) = (group.set(false), group.has_backup().then(|| group.set(true)));
+    pub(super) fn new(group: Arc<Group>, client: Client) -> Self {
+        let members = group.members();
+        let (primary, backup) = (members.set(false), members.has_backup().then(|| members.set(true)));
         let most = primary.peers.len().max(backup.map_or(0, |set| set.peers.len()));
         Self {
-            course: Course::new(group.balance, client),
+            course: Course::new(group.balance, &client),
+            client,
             on_backup: false,
             tried: Tried::for_peers(most),
             current: None,
             tries: primary.tries + backup.map_or(0, |set| set.tries),
+            attempt: Attempt::default(),
+            lesson: None,
+            members,
             group,
         }
     }
 
-    /// Chooses the next peer. `now` is in milliseconds from any fixed point; like nginx only whole seconds count,
-    /// so give it the wall clock to change seconds when nginx does.
+    /// Chooses the next peer. `now` is in milliseconds from any fixed point; like nginx most methods mind whole seconds
+    /// only, so give it the wall clock to change seconds when nginx does.
     pub fn next(&mut self, now: u64) -> Result<Arc<Peer>, NoLive> {
-        self.release(None);
-        let _lock = self.group.lock();
+        self.release(Outcome::Success, None);
+        let session;
+        let mut sid = &self.client.sticky[..];
+        if let Some(sessions) = self.group.sticky.as_ref().and_then(|sticky| sticky.sessions()) {
+            session = sessions.find(sid, now);
+            sid = session.as_deref().unwrap_or_default();
+        }
+        let mut random = self.group.lock();
+        let mut switched = false;
         loop {
-            let set = self.group.set(self.on_backup);
-            if let Some(index) = self.course.pick(set, &mut self.tried, seconds(now)) {
+            let set = self.members.set(self.on_backup);
+            let mut pick = Pick {
+                members: &self.members,
+                set,
+                backup: self.on_backup,
+                tried: &mut self.tried,
+                now,
+                random: &mut random,
+                key: &self.client.key,
+                sid,
+            };
+            let found = match switched {
+                false => self.course.pick(&mut pick),
+                true => self.course.pick_backup(&mut pick),
+            };
+            if let Some(index) = found {
                 let peer = Arc::clone(&set.peers[index]);
                 peer.begin_request();
+                let inflight = self.group.balance.counts_inflight() && !set.single;
+                if inflight {
+                    peer.live().times.begin(now);
+                }
+                self.attempt = Attempt { began: now, header: None, inflight };
                 self.current = Some(Arc::clone(&peer));
                 return Ok(peer);
             }
-            if self.on_backup || !self.group.has_backup() {
+            if self.on_backup || !self.members.has_backup() {
                 return Err(NoLive);
             }
-            self.on_backup = true;
+            (self.on_backup, switched) = (true, true);
             self.tried.clear();
         }
+    }
+
+    /// The head of the answer is here.
+    pub fn answered(&mut self, now: u64) {
+        self.attempt.header = Some(self.attempt.elapsed(now));
+    }
+
+    /// The answer is taken: what is learned from its head is learned now (`NGX_HTTP_UPSTREAM_NOTIFY_HEADER`).
+    pub fn passed_on(&mut self, now: u64) {
+        if self.lesson.as_ref().is_some_and(|lesson| lesson.at_once())
+            && let (Some(lesson), Some(peer)) = (self.lesson.take(), &self.current)
+        {
+            lesson.learn(peer.sid(), now);
+        }
+        if self.group.balance.measures_header_at_once()
+            && let (Some(peer), Some(header)) = (&self.current, self.attempt.header)
+        {
+            let _lock = self.group.lock();
+            let times = &peer.live().times;
+            average(&times.header, header);
+            if std::mem::take(&mut self.attempt.inflight) {
+                times.end(header, now);
+            }
+        }
+    }
+
+    /// What is to be learned if the present peer serves the request well.
+    pub fn teach(&mut self, lesson: Option<Box<Lesson>>) {
+        self.lesson = lesson;
     }
 
     /// Tells how it went with the current peer. Returns `true` where nginx logs the warning
     /// `upstream server temporarily disabled`.
     pub fn done(&mut self, outcome: Outcome, now: u64) -> bool {
-        self.release((outcome == Outcome::Failed).then(|| seconds(now)))
+        self.release(outcome, Some(now))
+    }
+
+    /// What `sticky` knows the request by.
+    pub fn session(&self) -> &Bytes {
+        &self.client.sticky
     }
 
     /// The peer that was handed out and is not done with.
@@ -118,15 +204,27 @@ impl Selection {
         self.tries += 1;
     }
 
-    /// `ngx_http_upstream_free_round_robin_peer`: a failure carries its second.
-    fn release(&mut self, failed_at: Option<i64>) -> bool {
+    /// Begins anew with whoever belongs to the group now: nobody could be chosen before.
+    pub(super) fn restart(&mut self) {
+        let tries = self.tries;
+        *self = Self::new(Arc::clone(&self.group), self.client.clone());
+        self.limit_tries(tries);
+    }
+
+    /// `ngx_http_upstream_free_round_robin_peer` and what methods put before it. Without a time, when a request was cut
+    /// short.
+    fn release(&mut self, outcome: Outcome, now: Option<u64>) -> bool {
         let Some(peer) = self.current.take() else { return false };
-        let PeerSet { single, .. } = *self.group.set(self.on_backup);
+        let PeerSet { single, .. } = *self.members.set(self.on_backup);
+        if let (Some(lesson), Some(now), Outcome::Success) = (self.lesson.take(), now, outcome) {
+            lesson.learn(peer.sid(), now);
+        }
+        self.note_times(&peer, outcome, now);
         let mut taken_out = false;
-        match failed_at {
-            Some(now) if !single => {
+        match now.filter(|_| outcome == Outcome::Failed && !single) {
+            Some(now) => {
                 let _lock = self.group.lock();
-                taken_out = peer.fail(now);
+                taken_out = peer.fail(seconds(now));
             }
             // The common case needs no lock: there is nothing to forgive.
             _ if peer.fails() == 0 => {}
@@ -134,19 +232,51 @@ impl Selection {
                 let _lock = self.group.lock();
                 let live = peer.live();
                 if single || live.accessed.get() < live.checked.get() {
-                    live.fails.set(0);
+                    peer.forgive(now.unwrap_or(live.checked.get().unsigned_abs() * 1000));
                 }
             }
         }
         peer.end_request();
+        if let Some(queue) = &self.group.queue {
+            queue.call_next();
+        }
         self.tries = if single { 0 } else { self.tries.saturating_sub(1) };
         taken_out
+    }
+
+    /// `ngx_http_upstream_free_least_time_peer`: only answers that were taken say how fast a peer is.
+    fn note_times(&mut self, peer: &Peer, outcome: Outcome, now: Option<u64>) {
+        let balance = self.group.balance;
+        if balance.measure().is_none() {
+            return;
+        }
+        let attempt = std::mem::take(&mut self.attempt);
+        // Cut short: as if it had ended with the head of its answer.
+        let now = now.unwrap_or(attempt.began + attempt.header.unwrap_or(0).unsigned_abs());
+        let response = attempt.elapsed(now);
+        let _lock = self.group.lock();
+        let times = &peer.live().times;
+        if attempt.inflight {
+            times.end(if outcome == Outcome::Success { response } else { -1 }, now);
+        }
+        if let (Outcome::Success, Some(header)) = (outcome, attempt.header) {
+            average(&times.response, response);
+            if !balance.measures_header_at_once() {
+                average(&times.header, header);
+            }
+        }
+    }
+}
+
+impl Attempt {
+    fn elapsed(&self, now: u64) -> i64 {
+        now.saturating_sub(self.began) as i64
     }
 }
 
 impl Drop for Selection {
     fn drop(&mut self) {
-        self.release(None);
+        self.release(Outcome::Success, None);
     }
 }
 

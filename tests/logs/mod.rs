@@ -1,5 +1,7 @@
 //! The logs, as a user reads them.
 
+mod syslog;
+
 use crate::support::backend::Backend;
 use crate::support::client::Connection;
 use crate::support::ports::free_port;

@@ -3,7 +3,7 @@
 
 use super::program::{Ran, run, send, show};
 use super::scratch::Scratch;
-use super::server::temp_paths;
+use super::server::{self, temp_paths};
 use super::{binary, measure, wait};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
@@ -59,10 +59,7 @@ impl Daemon {
 
     /// `nginx -p DIR/ -c DIR/nginx.conf -e DIR/error.log ARGUMENTS`.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.arg("-p").arg(format!("{}/", self.dir.path().display()));
-        command.arg("-c").arg(self.path("nginx.conf")).arg("-e").arg(self.path("error.log")).args(arguments);
-        command
+        server::command(&self.binary, self.dir.path(), arguments)
     }
 
     /// Runs that to its end.

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Handed out from here, below what the kernel takes for outgoing connections.
-const RANGE: std::ops::Range<u16> = 25000..26000;
+const RANGE: std::ops::Range<u16> = 25000..26900;
 
 /// A port nobody listens on, on any address; given out once in this process until the range is used up.
 pub(crate) fn free_port() -> u16 {

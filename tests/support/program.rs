@@ -62,6 +62,11 @@ impl Program {
         self.end(&[(Signal::KILL, 10)]);
     }
 
+    /// Asks it to finish what it is doing (QUIT), so that its logs are complete; insists after a while.
+    pub(crate) fn finish(&mut self) {
+        self.end(&[(Signal::QUIT, 2), (Signal::TERM, 3), (Signal::KILL, 10)]);
+    }
+
     /// Asks it to end, insists after a while.
     pub(crate) fn stop(&mut self) {
         self.end(&[(Signal::TERM, 3), (Signal::KILL, 10)]);

@@ -5,8 +5,9 @@ use super::scratch::Scratch;
 use super::{binary, measure, replaced, wait};
 use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A running server. Its prefix is a fresh directory with `nginx.conf`, `error.log` and `access.log` in it.
 pub(crate) struct Server {
@@ -32,15 +33,8 @@ impl Server {
 
     /// Serves the whole file `nginx.conf` that lies in the directory.
     pub(crate) fn file_in(dir: Scratch, port: u16) -> Self {
-        let program = Program::start("the server", command(&dir, &[]));
-        let mut server = Self { program, dir, port };
-        let mut ended = false;
-        wait::until(&format!("port {port} is served"), wait::SOON, || {
-            ended = !server.program.running();
-            ended || wait::connectable(server.address())
-        });
-        assert!(!ended, "it ended: {}{}", server.program.stderr(), server.error_log());
-        server
+        let program = start(&binary(), dir.path(), port);
+        Self { program, dir, port }
     }
 
     /// Where it listens.
@@ -65,7 +59,7 @@ impl Server {
 
     /// Runs it once more with these arguments, as in `nginx -s reload`.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Ran {
-        run(command(&self.dir, arguments))
+        run(command(&binary(), self.dir.path(), arguments))
     }
 
     /// `nginx -s reload`.
@@ -140,7 +134,7 @@ impl Drop for Server {
 /// Ends a worker whose master has gone, unless it ends by itself. A later process that got
 /// the same id is left alone.
 fn end_orphan(worker: i32, started: Option<u64>) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while started.is_some() && measure::started(worker) == started {
         if began.elapsed() > Duration::from_secs(2) {
             return send(worker, Signal::KILL);
@@ -166,11 +160,26 @@ pub(crate) fn temp_paths(folder: &str) -> String {
     used.iter().map(|kind| format!("    {kind}_temp_path {folder}/{kind}_temp;\n")).collect()
 }
 
-fn command(dir: &Scratch, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    command.arg("-p").arg(format!("{}/", dir.path().display()));
-    command.arg("-c").arg(dir.path().join("nginx.conf"));
-    command.arg("-e").arg(dir.path().join("error.log"));
-    command.args(arguments);
+/// Starts a program over `nginx.conf` in a directory; it serves the port when this returns.
+///
+/// # Panics
+/// When it does not listen soon; with what it wrote.
+pub(crate) fn start(binary: &Path, dir: &Path, port: u16) -> Program {
+    let mut program = Program::start(&binary.display().to_string(), command(binary, dir, &[]));
+    let began = Instant::now();
+    while !wait::connectable((Ipv4Addr::LOCALHOST, port).into()) {
+        let hopeful = program.running() && began.elapsed() < wait::SOON;
+        let log = || std::fs::read_to_string(dir.join("error.log")).unwrap_or_default();
+        assert!(hopeful, "{} does not serve port {port}: {}{}", binary.display(), program.stderr(), log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    program
+}
+
+/// `nginx -p DIR/ -c DIR/nginx.conf -e DIR/error.log ARGUMENTS`.
+pub(crate) fn command(binary: &Path, dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary);
+    command.arg("-p").arg(format!("{}/", dir.display()));
+    command.arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log")).args(arguments);
     command
 }

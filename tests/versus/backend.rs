@@ -16,6 +16,17 @@ pub(crate) enum Speech {
     Http,
     /// The uwsgi protocol, one request per connection.
     Uwsgi,
+    /// FastCGI, as many requests per connection as are wanted.
+    FastCgi,
+    /// SCGI, one request per connection.
+    Scgi,
+    /// memcached's text protocol: `get` only.
+    Memcached,
+}
+
+impl Speech {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [Self::Http, Self::Uwsgi, Self::FastCgi, Self::Scgi, Self::Memcached];
 }
 
 /// One step of a scripted answer.
@@ -23,6 +34,8 @@ pub(crate) enum Speech {
 pub(crate) enum Step {
     /// These bytes.
     Send(Vec<u8>),
+    /// A FastCGI record: its type, its padding, and these bytes.
+    Record(u8, u8, Vec<u8>),
     /// 300 ms of silence.
     Pause,
 }
@@ -100,6 +113,11 @@ impl Backend {
         &self.shared.name
     }
 
+    /// What it speaks.
+    pub(crate) fn speech(&self) -> Speech {
+        self.shared.speech
+    }
+
     /// Answers with these steps from now on, then closes; `None` brings the echo back.
     pub(crate) fn script(&self, steps: Option<Vec<Step>>) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = steps;
@@ -143,6 +161,9 @@ impl Shared {
             let _ = match shared.speech {
                 Speech::Http => shared.http(&mut stream),
                 Speech::Uwsgi => shared.uwsgi(&mut stream),
+                Speech::FastCgi => shared.fastcgi(&mut stream),
+                Speech::Scgi => shared.scgi(&mut stream),
+                Speech::Memcached => shared.memcached(&mut stream),
             };
         });
         true
@@ -159,6 +180,7 @@ impl Shared {
         for step in steps {
             match step {
                 Step::Send(bytes) => stream.write_all(&bytes)?,
+                Step::Record(kind, padding, bytes) => stream.write_all(&record(kind, padding, &bytes))?,
                 Step::Pause => std::thread::sleep(Duration::from_millis(300)),
             }
         }
@@ -255,16 +277,144 @@ impl Shared {
         if self.play(stream)? {
             return Ok(());
         }
-        let mut text = format!("{}\nmodifiers {first} {second}\n", self.name).into_bytes();
-        for (name, value) in &vars {
+        let about = format!("modifiers {first} {second}");
+        stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+        stream.write_all(&self.told(&about, &vars, &buffer[4 + size..]))
+    }
+
+    /// What the CGI-like ones answer: what they were told, and the body.
+    fn told(&self, about: &str, vars: &BTreeMap<String, String>, body: &[u8]) -> Vec<u8> {
+        let name = &self.name;
+        let mut text = format!("Content-Type: text/plain\r\nX-Backend: {name}\r\n\r\n{name}\n{about}\n").into_bytes();
+        for (name, value) in vars {
             text.extend_from_slice(format!("{name}={value}\n").as_bytes());
         }
-        describe(&buffer[4 + size..], &mut text);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Backend: ")?;
-        stream.write_all(self.name.as_bytes())?;
-        stream.write_all(b"\r\n\r\n")?;
-        stream.write_all(&text)
+        describe(body, &mut text);
+        text
     }
+
+    fn fastcgi(&self, stream: &mut impl Stream) -> std::io::Result<()> {
+        let mut buffer = Vec::new();
+        loop {
+            let (mut flags, mut params, mut body, mut raw) = (0, Vec::new(), Vec::new(), Vec::new());
+            loop {
+                while buffer.len() < 8 || buffer.len() < record_length(&buffer) {
+                    if !fill(stream, &mut buffer)? {
+                        return Ok(());
+                    }
+                }
+                let record: Vec<u8> = buffer.drain(..record_length(&buffer)).collect();
+                let content = &record[8..8 + usize::from(u16::from_be_bytes([record[4], record[5]]))];
+                raw.extend_from_slice(&record);
+                match record[1] {
+                    1 => flags = content[2],
+                    4 => params.extend_from_slice(content),
+                    5 if content.is_empty() => break,
+                    5 => body.extend_from_slice(content),
+                    other => panic!("a record of type {other}"),
+                }
+            }
+            self.saw(raw);
+            if self.play(stream)? {
+                return Ok(());
+            }
+            let mut vars = BTreeMap::new();
+            let mut rest = &params[..];
+            while let Some((name, value, after)) = long_counted(rest) {
+                vars.insert(name, value);
+                rest = after;
+            }
+            let text = self.told(&format!("flags {flags}"), &vars, &body);
+            let parts = [record(6, 3, &text), record(6, 0, b""), record(3, 0, &[0; 8])];
+            stream.write_all(&parts.concat())?;
+            if flags & 1 == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn scgi(&self, stream: &mut impl Stream) -> std::io::Result<()> {
+        let mut buffer = Vec::new();
+        let (colon, size) = loop {
+            if let Some(colon) = buffer.iter().position(|byte| *byte == b':') {
+                break (colon, String::from_utf8_lossy(&buffer[..colon]).parse::<usize>().expect("a length"));
+            }
+            if !fill(stream, &mut buffer)? {
+                return Ok(());
+            }
+        };
+        let end = colon + 1 + size + 1;
+        while buffer.len() < end && fill(stream, &mut buffer)? {}
+        assert_eq!(buffer[end - 1], b',');
+        let words: Vec<String> =
+            buffer[colon + 1..end - 2].split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
+        assert_eq!(words[0], "CONTENT_LENGTH");
+        let vars: BTreeMap<_, _> = words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+        let length = words[1].parse::<usize>().expect("a length");
+        while buffer.len() < end + length && fill(stream, &mut buffer)? {}
+        self.saw(buffer.clone());
+        if self.play(stream)? {
+            return Ok(());
+        }
+        stream.write_all(&self.told("scgi", &vars, &buffer[end..]))
+    }
+
+    /// A key that ends with `missing` has no value.
+    fn memcached(&self, stream: &mut impl Stream) -> std::io::Result<()> {
+        let mut buffer = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(at) = buffer.windows(2).position(|window| window == b"\r\n") {
+                    break at + 2;
+                }
+                if !fill(stream, &mut buffer)? {
+                    return Ok(());
+                }
+            };
+            let line: Vec<u8> = buffer.drain(..end).collect();
+            self.saw(line.clone());
+            if self.play(stream)? {
+                return Ok(());
+            }
+            let key = String::from_utf8_lossy(&line[4..end - 2]).into_owned();
+            let value = format!("{} has {key}\n", self.name);
+            let answer = match key.ends_with("missing") {
+                true => "END\r\n".to_owned(),
+                false => format!("VALUE {key} 0 {}\r\n{value}\r\nEND\r\n", value.len()),
+            };
+            stream.write_all(answer.as_bytes())?;
+        }
+    }
+}
+
+/// A FastCGI record of request 1.
+fn record(kind: u8, padding: u8, content: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(content.len()).expect("a short record").to_be_bytes();
+    let mut out = vec![1, kind, 0, 1, high, low, padding, 0];
+    out.extend_from_slice(content);
+    out.resize(out.len() + usize::from(padding), b'#');
+    out
+}
+
+/// The length of a FastCGI record, from its header.
+fn record_length(header: &[u8]) -> usize {
+    8 + usize::from(u16::from_be_bytes([header[4], header[5]])) + usize::from(header[6])
+}
+
+/// A name and a value behind their lengths, of one byte or four.
+fn long_counted(bytes: &[u8]) -> Option<(String, String, &[u8])> {
+    fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+        match bytes {
+            [short @ ..=127, rest @ ..] => Some((usize::from(*short), rest)),
+            [a, b, c, d, rest @ ..] => Some((u32::from_be_bytes([a & 127, *b, *c, *d]) as usize, rest)),
+            _ => None,
+        }
+    }
+    let (name, rest) = length(bytes)?;
+    let (value, rest) = length(rest)?;
+    let (name, rest) = rest.split_at_checked(name)?;
+    let (value, rest) = rest.split_at_checked(value)?;
+    Some((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned(), rest))
 }
 
 /// The length of the variables in a uwsgi packet, from its header.

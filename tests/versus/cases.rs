@@ -8,7 +8,9 @@
 //! - `# headers: A, B`: headers to compare besides the usual ones; `:line` is the whole status line.
 //! - `# responses: N`: how many answers to wait for on the connection. `# repeat: N`: send the block N times.
 //! - `# upstream: TEXT`: the answer of every HTTP backend to this block, `# upstream 2: TEXT` of that one, `# uwsgi: TEXT`
-//!   of every uwsgi backend; then they close. In TEXT, `\r \n \t \xNN` are bytes, `\p` is a pause, `\fN;` are N letters.
+//!   of every uwsgi backend, as `scgi`, `memcached` and `fastcgi` for theirs; then they close. In TEXT, `\r \n \t \xNN` are
+//!   bytes, `\p` is a pause, `\fN;` are N letters. For FastCGI what stands in brackets is a record: `[out TEXT]`, `[err TEXT]`,
+//!   `[end]`, with N bytes of padding `[out:N TEXT]`; a text without any is the output of a whole answer.
 //! - `# shape`: of the body only the shape is compared (see `compare::shapes`), of its length nothing.
 //! - `# half-close`: the client ends its direction after sending.
 //! - `# expect: STATUS TEXT`: where nginx 1.31 answers otherwise than Debian's older one: our status, and what our body
@@ -18,7 +20,7 @@
 //! `%%LENGTH%%` is the length of the body; `%%FILL:N%%` are N letters (`%%FILL-UPPER:N%%` capitals); `%%CHUNKS:a,b%%` are
 //! `a` and `b` as chunks; `%%HEADERS:N%%` are N header lines.
 
-use super::backend::Step;
+use super::backend::{Speech, Step};
 use super::wire::Exchange;
 
 /// One block.
@@ -34,8 +36,8 @@ pub(crate) struct Case {
     pub(crate) repeat: usize,
     /// Headers to compare besides the usual ones.
     pub(crate) headers: Vec<String>,
-    /// Scripts: the backend's number (0 for all of its kind), whether it speaks uwsgi, what it says.
-    pub(crate) scripts: Vec<(usize, bool, Vec<Step>)>,
+    /// Scripts: the backend's number (0 for all of its kind), what it speaks, what it says.
+    pub(crate) scripts: Vec<(usize, Speech, Vec<Step>)>,
     /// Whether only the body's shape counts.
     pub(crate) shape: bool,
     /// Instead of a comparison: the status, and a part of the body.
@@ -92,9 +94,12 @@ fn one(start: usize, block: &[&str]) -> Option<Case> {
             ("differs", None) => case.differs = Some(value.to_owned()),
             ("upstream", number) if number.is_none_or(|n| n.parse::<usize>().is_ok()) => {
                 let number = number.and_then(|n| n.parse().ok()).unwrap_or(0);
-                case.scripts.push((number, false, steps(value)));
+                case.scripts.push((number, Speech::Http, steps(value)));
             }
-            ("uwsgi", None) => case.scripts.push((0, true, steps(value))),
+            ("uwsgi", None) => case.scripts.push((0, Speech::Uwsgi, steps(value))),
+            ("scgi", None) => case.scripts.push((0, Speech::Scgi, steps(value))),
+            ("memcached", None) => case.scripts.push((0, Speech::Memcached, steps(value))),
+            ("fastcgi", None) => case.scripts.push((0, Speech::FastCgi, records(value))),
             _ => {}
         }
     }
@@ -200,6 +205,39 @@ fn steps(text: &str) -> Vec<Step> {
     out
 }
 
+/// The steps of a FastCGI script.
+fn records(text: &str) -> Vec<Step> {
+    if !text.contains('[') {
+        let output = steps(text).into_iter().map(|step| match step {
+            Step::Send(bytes) => Step::Record(6, 0, bytes),
+            other => other,
+        });
+        return output.chain([Step::Record(6, 0, Vec::new()), Step::Record(3, 0, vec![0; 8])]).collect();
+    }
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((plain, record)) = rest.split_once('[') {
+        out.extend(steps(plain));
+        let (record, after) = record.split_once(']').expect("a record ends with a bracket");
+        let (head, content) = record.split_once(' ').unwrap_or((record, ""));
+        let (kind, padding) = head.split_once(':').unwrap_or((head, "0"));
+        let padding = padding.parse().expect("a number of bytes of padding");
+        let content = match steps(content).pop() {
+            Some(Step::Send(bytes)) => bytes,
+            _ => Vec::new(),
+        };
+        out.push(match kind {
+            "out" => Step::Record(6, padding, content),
+            "err" => Step::Record(7, padding, content),
+            "end" => Step::Record(3, padding, vec![0; 8]),
+            other => panic!("unknown record {other}"),
+        });
+        rest = after;
+    }
+    out.extend(steps(rest));
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,11 +262,22 @@ mod tests {
             cases[0].scripts,
             [(
                 2,
-                false,
+                Speech::Http,
                 vec![Step::Send(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()), Step::Pause, Step::Send(b"ababc".to_vec())]
             )]
         );
         assert!(cases[0].exchange.pieces[0].starts_with(b"GET /A HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn fastcgi_scripts_are_records() {
+        assert_eq!(
+            records("hi"),
+            [Step::Record(6, 0, b"hi".to_vec()), Step::Record(6, 0, Vec::new()), Step::Record(3, 0, vec![0; 8])]
+        );
+        let expected =
+            [Step::Record(7, 3, b"a b\n".to_vec()), Step::Pause, Step::Record(6, 0, Vec::new()), Step::Send(b"x".to_vec())];
+        assert_eq!(records("[err:3 a b\\n]\\p[out]x"), expected);
     }
 
     #[test]

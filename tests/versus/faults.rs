@@ -3,7 +3,8 @@
 //!
 //! A line `# differs: WHY` in a file marks a known difference: shown, not counted as a failure.
 
-use super::support::{fixtures, oracle, ours, replaced};
+use super::support::oracle;
+use crate::support::{binary, project, replaced};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,11 +49,11 @@ fn is_ids(text: &str) -> bool {
 }
 
 /// Runs `-t` over a file, in a prefix of its own; paths of this machine are taken out of what it says.
-fn test(binary: &Path, file: &Path) -> Verdict {
+fn test(program: &Path, file: &Path) -> Verdict {
     let prefix = tempfile::tempdir().expect("a temporary directory");
     let text = fs::read(file).expect("read");
     let names_pid = String::from_utf8_lossy(&text).lines().any(|line| line.trim_start().starts_with("pid "));
-    let mut command = Command::new(binary);
+    let mut command = Command::new(program);
     command.arg("-t").arg("-p").arg(format!("{}/", prefix.path().display()));
     command.arg("-e").arg(prefix.path().join("error.log")).arg("-c").arg(file);
     if !names_pid {
@@ -62,7 +63,7 @@ fn test(binary: &Path, file: &Path) -> Verdict {
         .env("TIDEGATE_PICTURES", "always")
         .stdin(Stdio::null())
         .output()
-        .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     let folder = file.parent().expect("a folder").display().to_string();
     let stderr = String::from_utf8_lossy(&output.stderr)
         .replace(&format!("{folder}/"), "")
@@ -72,7 +73,7 @@ fn test(binary: &Path, file: &Path) -> Verdict {
 
 /// The files, by name.
 fn all() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = fs::read_dir(fixtures("faults"))
+    let mut files: Vec<PathBuf> = fs::read_dir(project("fixtures/faults"))
         .expect("list")
         .map_while(Result::ok)
         .map(|entry| entry.path())
@@ -90,7 +91,7 @@ fn name(file: &Path) -> String {
 #[test]
 fn every_fault_is_told_in_nginx_words() {
     let Some(nginx) = oracle() else { return };
-    let ours = ours();
+    let ours = binary();
     let files = all();
     let half = files.len().div_ceil(2);
     // Two at a time: a run is mostly the start of a process.
@@ -139,7 +140,7 @@ fn what_we_say_about_a_fault_is_as_blessed() {
     let bless = std::env::var_os("BLESS").is_some();
     let mut told = Vec::new();
     for file in all() {
-        let said = test(&ours(), &file).stderr;
+        let said = test(&binary(), &file).stderr;
         let expected = file.with_extension("stderr");
         if bless {
             fs::write(&expected, &said).expect("write");

@@ -13,6 +13,5 @@ mod compare;
 mod faults;
 mod malformed;
 mod pairs;
-mod server;
 mod support;
 mod wire;

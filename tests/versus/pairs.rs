@@ -6,9 +6,12 @@
 use super::backend::{Backend, Speech};
 use super::cases::{Case, parse};
 use super::compare::{differences, marked, shapes, shown};
-use super::server::{Server, whole_file};
-use super::support::{fixtures, free_port, oracle, ours, workdir};
+use super::support::{oracle, whole_file, workdir};
 use super::wire::{Conversation, converse};
+use crate::support::ports::free_port;
+use crate::support::scratch::Scratch;
+use crate::support::server;
+use crate::support::{binary, project};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -22,11 +25,10 @@ struct Run {
 
 /// The surroundings of a configuration: what its placeholders stand for.
 struct Stage {
-    dir: tempfile::TempDir,
+    dir: Scratch,
     ports: Vec<u16>,
     refused: u16,
     backends: Vec<Backend>,
-    uwsgi: Vec<Backend>,
 }
 
 impl Stage {
@@ -35,12 +37,12 @@ impl Stage {
         let mut backends: Vec<Backend> =
             (1..=4).map(|number| Backend::tcp(&format!("backend{number}"), Speech::Http)).collect();
         backends.push(Backend::unix("unix1", Speech::Http, &dir.path().join("backend.sock")));
-        let uwsgi = vec![
-            Backend::tcp("uwsgi1", Speech::Uwsgi),
-            Backend::tcp("uwsgi2", Speech::Uwsgi),
-            Backend::unix("uwsgi3", Speech::Uwsgi, &dir.path().join("uwsgi.sock")),
-        ];
-        Self { ports: (0..3).map(|_| free_port()).collect(), refused: free_port(), dir, backends, uwsgi }
+        for (name, speech) in [("uwsgi", Speech::Uwsgi), ("fastcgi", Speech::FastCgi), ("scgi", Speech::Scgi)] {
+            backends.extend((1..=2).map(|number| Backend::tcp(&format!("{name}{number}"), speech)));
+            backends.push(Backend::unix(&format!("{name}3"), speech, &dir.path().join(format!("{name}.sock"))));
+        }
+        backends.extend((1..=2).map(|number| Backend::tcp(&format!("memcached{number}"), Speech::Memcached)));
+        Self { ports: (0..3).map(|_| free_port()).collect(), refused: free_port(), dir, backends }
     }
 
     fn fill(&self, text: &str) -> String {
@@ -50,16 +52,16 @@ impl Stage {
             .replace("%%PORT3%%", &self.ports[2].to_string())
             .replace("%%REFUSED%%", &format!("127.0.0.1:{}", self.refused))
             .replace("%%DIR%%", &self.dir.path().display().to_string());
-        for backend in self.backends.iter().chain(&self.uwsgi) {
+        for backend in &self.backends {
             text = text.replace(&format!("%%{}%%", backend.name().to_ascii_uppercase()), &backend.address());
         }
         text
     }
 
-    fn run(&self, binary: &Path, conf: &str, requests: &str) -> Run {
+    fn run(&self, program: &Path, conf: &str, requests: &str) -> Run {
         let dir = self.dir.path();
         fs::write(dir.join("nginx.conf"), whole_file(&self.fill(conf), dir)).expect("write");
-        let server = Server::start(binary, dir, self.ports[0]);
+        let mut server = server::start(program, dir, self.ports[0]);
         let mut conversations = Vec::new();
         for case in parse(&self.fill(requests)) {
             self.set_scripts(&case);
@@ -68,17 +70,18 @@ impl Stage {
                 conversations.push((case.clone(), converse(port, &without_mark(&case).exchange)));
             }
         }
-        server.stop();
+        server.finish();
         Run { conversations, logs: take_logs(dir) }
     }
 
     fn set_scripts(&self, case: &Case) {
-        for (is_uwsgi, backends) in [(false, &self.backends), (true, &self.uwsgi)] {
-            for (index, backend) in backends.iter().enumerate() {
+        for speech in Speech::ALL {
+            let backends = self.backends.iter().filter(|backend| backend.speech() == speech);
+            for (index, backend) in backends.enumerate() {
                 let own = case
                     .scripts
                     .iter()
-                    .find(|(number, uwsgi, _)| *uwsgi == is_uwsgi && (*number == 0 || *number == index + 1));
+                    .find(|(number, other, _)| *other == speech && (*number == 0 || *number == index + 1));
                 backend.script(own.map(|(_, _, steps)| steps.clone()));
             }
         }
@@ -125,20 +128,20 @@ fn expected(conversation: &Conversation, status: u16, text: &str) -> Vec<String>
 /// Compares one configuration; says how many pairs were equal, and fails with every difference.
 fn compare(name: &str) {
     let Some(nginx) = oracle() else { return };
-    let conf = fs::read_to_string(fixtures("versus").join(format!("{name}.conf"))).expect("the configuration");
-    let requests = fs::read_to_string(fixtures("versus").join(format!("{name}.requests"))).expect("the requests");
-    if let Some(why) = conf.strip_prefix("# differs: ").filter(|_| ours() != nginx) {
+    let conf = fs::read_to_string(project(&format!("fixtures/versus/{name}.conf"))).expect("the configuration");
+    let requests = fs::read_to_string(project(&format!("fixtures/versus/{name}.requests"))).expect("the requests");
+    if let Some(why) = conf.strip_prefix("# differs: ").filter(|_| binary() != nginx) {
         eprintln!("known to differ: {name}.conf: {}", why.lines().next().unwrap_or_default());
         return;
     }
     let stage = Stage::new();
     let theirs = stage.run(&nginx, &conf, &requests);
-    let mine = stage.run(&ours(), &conf, &requests);
+    let mine = stage.run(&binary(), &conf, &requests);
     let mut told = Vec::new();
     let (mut equal, mut known) = (0, 0);
     for ((case, a), (_, b)) in theirs.conversations.iter().zip(&mine.conversations) {
         let found = match &case.expect {
-            Some((status, text)) if ours() != nginx => expected(b, *status, text),
+            Some((status, text)) if binary() != nginx => expected(b, *status, text),
             _ if case.shape => differences(&marked(a), &marked(b), &case.headers),
             _ => differences(a, b, &case.headers),
         };
@@ -187,7 +190,7 @@ macro_rules! configurations {
         fn every_configuration_has_its_test() {
             let mut known = vec![$(stringify!($name)),*];
             known.sort_unstable();
-            let mut present: Vec<String> = fs::read_dir(fixtures("versus")).expect("list").map_while(Result::ok)
+            let mut present: Vec<String> = fs::read_dir(project("fixtures/versus")).expect("list").map_while(Result::ok)
                 .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".conf").map(str::to_owned)).collect();
             present.sort_unstable();
             assert_eq!(known, present);
@@ -202,8 +205,10 @@ configurations! {
     body_size,
     browser,
     changed_variables,
+    core,
     dav,
     error_pages,
+    fastcgi,
     files,
     gunzip,
     gzip,
@@ -212,6 +217,7 @@ configurations! {
     locations,
     logs,
     maps,
+    memcached,
     normalise,
     proxy_answers,
     proxy_errors,
@@ -220,9 +226,11 @@ configurations! {
     proxy_uri,
     redirects,
     returns,
+    scgi,
     server_names,
     slash_redirect,
     slice,
+    ssi,
     static_files,
     static_switches,
     stub_status,

@@ -1,15 +1,12 @@
-//! What every comparison needs: which binaries to run, free ports, a scratch directory with a site in it.
+//! What every comparison needs: the nginx to compare with, and a directory with a site in it.
 
+use crate::support::component;
+use crate::support::scratch::Scratch;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
-
-/// Ports handed out here lie in this range, below the kernel's own choice for outgoing connections.
-const PORTS: std::ops::Range<u16> = 26000..26900;
 
 /// When every file of the site was last changed: Tue, 02 Jan 2024 03:04:05 GMT.
 const MODIFIED: u64 = 1_704_164_645;
@@ -20,49 +17,25 @@ pub(crate) fn oracle() -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    assert!(std::env::var_os("CI").is_none(), "{} is needed here: install Debian's nginx", path.display());
-    eprintln!("NOTICE: nothing compared: {} is not there (Debian: apt-get install nginx)", path.display());
+    component::missing(&path.display().to_string());
     None
 }
 
-/// The program under test.
-pub(crate) fn ours() -> PathBuf {
-    std::env::var_os("TIDEGATE_TEST_BINARY")
-        .map(PathBuf::from)
-        .or_else(|| option_env!("CARGO_BIN_EXE_tidegate").map(PathBuf::from))
-        .expect("TIDEGATE_TEST_BINARY or a built tidegate")
-}
-
-/// Whether something else stands in tidegate's place, so that its own texts cannot be checked.
-pub(crate) fn replaced() -> bool {
-    std::env::var_os("TIDEGATE_TEST_BINARY").is_some()
-}
-
-/// The directory `fixtures/NAME` of the project (or of `TIDEGATE_TEST_FIXTURES`).
-pub(crate) fn fixtures(name: &str) -> PathBuf {
-    std::env::var_os("TIDEGATE_TEST_FIXTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"), PathBuf::from)
-        .join(name)
-}
-
-/// A port on 127.0.0.1 nobody listens on, never given out twice in this process until the range is used up.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let span = PORTS.end - PORTS.start;
-    let offset = u16::try_from(std::process::id() % u32::from(span)).expect("smaller than the range");
-    for _ in 0..span {
-        let port = PORTS.start + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % span;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port in {PORTS:?}");
+/// A whole configuration file around the body of an `http` block: one worker, everything it writes below `dir`.
+pub(crate) fn whole_file(body: &str, dir: &Path) -> String {
+    let dir = dir.display();
+    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("    {kind}_temp_path {dir}/tmp/{kind};\n"))
+        .concat();
+    format!(
+        "daemon off;\nworker_processes 1;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log info;\n\
+         events {{\n    worker_connections 512;\n}}\nhttp {{\n    access_log off;\n{temp}\n{body}\n}}\n"
+    )
 }
 
 /// A directory of its own, readable by the unprivileged worker, with [`site`] in `www`.
-pub(crate) fn workdir() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new().prefix("versus").tempdir().expect("a temporary directory");
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("chmod");
+pub(crate) fn workdir() -> Scratch {
+    let dir = Scratch::new();
     fs::create_dir(dir.path().join("tmp")).expect("mkdir");
     site(&dir.path().join("www"));
     dir
@@ -85,6 +58,16 @@ fn packed(folder: &Path) {
         }
     }
     std::os::unix::fs::symlink("both.txt.gz", folder.join("link.txt.gz")).expect("symlink");
+}
+
+/// Files behind symbolic links.
+fn links(folder: &Path) {
+    fs::create_dir_all(folder.join("real")).expect("mkdir");
+    fs::write(folder.join("real/file.txt"), "behind a link\n").expect("write");
+    fs::write(folder.join("real/index.html"), "index behind a link\n").expect("write");
+    for (to, name) in [("real", "folder"), ("real/file.txt", "link.txt"), ("file.txt", "real/same.txt")] {
+        std::os::unix::fs::symlink(to, folder.join(name)).expect("symlink");
+    }
 }
 
 /// The files that the configurations serve.
@@ -134,6 +117,7 @@ fn site(root: &Path) {
         file.set_times(FileTimes::new().set_modified(modified)).expect("mtime");
     }
     packed(&root.join("packed"));
+    links(&root.join("links"));
     fs::set_permissions(root.join("locked.txt"), Permissions::from_mode(0o000)).expect("chmod");
     std::os::unix::fs::symlink("a.txt", root.join("link.txt")).expect("symlink");
     fs::write(root.parent().expect("a parent").join("outside.txt"), "outside the root\n").expect("write");

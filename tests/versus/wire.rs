@@ -70,11 +70,6 @@ pub(crate) struct Conversation {
     pub(crate) end: End,
 }
 
-/// Whether something accepts connections on a port of 127.0.0.1.
-pub(crate) fn connectable(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_ok()
-}
-
 /// Sends and reads.
 pub(crate) fn converse(port: u16, exchange: &Exchange) -> Conversation {
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::values::{Address, ip_text},
     observe::error_log::{self, Level},
-    upstream::wire::proxy_protocol,
+    upstream::{body::UpstreamBody, wire::proxy_protocol},
 };
 use hyper::server::conn::http1;
 use service::Service;
@@ -89,6 +89,10 @@ pub struct Connection {
     texts: OnceCell<Box<Texts>>,
     finishing: RefCell<Option<Box<Exchange>>>,
     tunnel: RefCell<Option<service::Switch>>,
+    /// The answer of an upstream that is sent just now, and has more to come.
+    sending: Cell<Option<UpstreamBody>>,
+    /// The answer's body goes on when everything before that is written.
+    flushing: Cell<bool>,
 }
 
 /// Addresses as texts.
@@ -126,6 +130,8 @@ impl Connection {
             texts: OnceCell::new(),
             finishing: RefCell::new(None),
             tunnel: RefCell::new(None),
+            sending: Cell::new(None),
+            flushing: Cell::new(false),
         }
     }
 
@@ -243,17 +249,53 @@ impl Connection {
         })
     }
 
+    /// Reads on of the answer that is sent while the client is behind, from now until it is finished.
+    pub fn look_after(&self, body: UpstreamBody) {
+        self.sending.set(Some(body));
+    }
+
+    /// Whether the client has yet to take what was written for it. If so, the answer's body is asked again when it has.
+    pub fn wait_for_flush(&self) -> bool {
+        let blocked = self.side.write_blocked();
+        self.flushing.set(blocked);
+        blocked
+    }
+
+    fn read_ahead(&self, cx: &mut Context<'_>) {
+        if self.flushing.get() && !self.side.write_blocked() {
+            self.flushing.set(false);
+            cx.waker().wake_by_ref();
+        }
+        if let Some(body) = self.sending.take()
+            && body.poll_ahead(cx)
+        {
+            self.sending.set(Some(body));
+        }
+    }
+
     /// Takes a request whose answer's last byte was handed over, to log it when it has left.
     pub fn finished(&self, exchange: Box<Exchange>) {
+        self.sending.take();
         *self.finishing.borrow_mut() = Some(exchange);
     }
 
-    /// Logs the request that has ended, if one has, when its `post_action` is over.
-    async fn settle(&self) -> Option<wait::Keep> {
-        let mut exchange = self.finishing.borrow_mut().take()?;
-        if exchange.location.settings.core.post_action.is_some() {
-            Box::pin(pipeline::post_action(&mut exchange)).await;
+    /// What the request that has ended still has to do before it is logged. On the heap, so that an idle connection does
+    /// not carry it.
+    fn post_action(self: &Rc<Self>) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+        let acts = |exchange: &Exchange| exchange.location.settings.core.post_action.is_some();
+        if !self.finishing.borrow().as_deref().is_some_and(acts) {
+            return None;
         }
+        let (this, mut exchange) = (Rc::clone(self), self.finishing.take()?);
+        Some(Box::pin(async move {
+            pipeline::post_action(&mut exchange).await;
+            this.finished(exchange);
+        }))
+    }
+
+    /// Logs the request that has ended, if one has.
+    fn settle(&self) -> Option<wait::Keep> {
+        let mut exchange = self.finishing.take()?;
         Some(self.log_request(&mut exchange))
     }
 
@@ -266,7 +308,7 @@ impl Connection {
         if self.timed_out.get() && core.reset_timedout_connection {
             self.reset.set(true);
         }
-        wait::Keep { timeout: core.keepalive_timeout.timeout, least: core.keepalive_min_timeout.0 }
+        wait::Keep::new(core.keepalive_timeout.timeout, core.keepalive_min_timeout.0)
     }
 
     /// Writes a line about the connection to its default server's error log.
@@ -301,10 +343,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
     let mut timers = wait::Timers::new(&connection);
     loop {
         let asked = match wait::next(&handle, &connection, idle, &mut hyper, &mut timers).await {
-            Ok(mut head) => {
-                head.trailers |= connection.http.borrow().0.trailers;
-                Asked::Request(head)
-            }
+            Ok(head) => Asked::Request(head),
             Err(wait::End::Stop(Stop::Refused(refusal))) => Asked::Refused(refusal),
             Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
                 service::log_unfinished(&connection, *refusal);
@@ -333,24 +372,29 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
         });
         let outcome = drive(conn.as_mut(), &handle, &connection).await;
         connection.worker.counts.writing.fetch_sub(1, Relaxed);
+        if let Outcome::End { .. } = outcome {
+            // Dropping hyper drops an answer under way, which then counts as ended.
+            drop(hyper.take());
+        }
+        if let Some(action) = connection.post_action() {
+            action.await;
+        }
         match outcome {
-            Outcome::Next => match connection.settle().await {
+            Outcome::Next => match connection.settle() {
                 Some(keep) if !connection.broken.get() => idle = wait::Idle::Between(keep),
                 _ => return,
             },
             Outcome::End { linger } => {
-                // Dropping hyper drops an answer under way, which then counts as ended.
-                drop(hyper.take());
                 let switch = connection.tunnel.borrow_mut().take();
                 match switch {
                     // On the heap, so that an idle connection does not carry it.
                     Some(switch) => {
                         Box::pin(service::tunnel(&handle, &connection, switch)).await;
-                        connection.settle().await;
+                        connection.settle();
                     }
                     None => {
                         // The log has its line before the client sees the end.
-                        connection.settle().await;
+                        connection.settle();
                         if connection.reset.get() {
                             handle.with_stream(Stream::reset_when_closed);
                         } else if linger {
@@ -369,10 +413,8 @@ struct End(Rc<Connection>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        if self.0.serial < self.0.worker.expired.get()
-            && let Some(mut exchange) = self.0.finishing.take()
-        {
-            self.0.log_request(&mut exchange);
+        if self.0.serial < self.0.worker.expired.get() {
+            self.0.settle();
         }
     }
 }
@@ -396,6 +438,7 @@ async fn drive<S: Stream>(
         if hyper.as_mut().poll_without_shutdown(cx).is_ready() {
             return Poll::Ready(Outcome::End { linger: !connection.side.closed() });
         }
+        connection.read_ahead(cx);
         let _: Poll<()> = handle.poll_discard(cx);
         if handle.is_idle() {
             return Poll::Ready(Outcome::Next);

@@ -4,7 +4,7 @@ use super::{Connection, Stream};
 use crate::{
     http::{
         agent::Agent,
-        body::{Body, Outgoing, RequestBody},
+        body::{Body, BodyError, Outgoing, RequestBody},
         exchange::{Exchange, Method},
         heads::{self, Asked, Framing, Refusal, RequestHead, ServerHandle},
         pipeline,
@@ -151,7 +151,12 @@ async fn postpone(exchange: &mut Exchange, response: Option<Response>) -> Option
                 length += piece.len();
                 come.push(Body::from(piece));
             }
-            Some(Err(_)) => return None,
+            Some(Err(error)) => {
+                if let BodyError::Subrequest(status @ 1..) = error {
+                    exchange.sent.status = status;
+                }
+                return None;
+            }
         }
     }
     come.push(std::mem::take(&mut response.body));
@@ -212,15 +217,9 @@ fn send(
     if bodyless {
         body = Body::Empty;
     }
-    // hyper sends them to those who it thinks have asked for them.
-    let trailers = response.trailers && framing == Framing::Chunked && exchange.head.trailers;
-    let settings = Arc::clone(&exchange.location.settings.headers);
+    let trailers = (response.trailers || response.passes_trailers) && framing == Framing::Chunked;
     let outgoing = Outgoing::new(body, exchange, connection.side.guard(), trailers);
-    let mut answer = heads::framing::response(framing, keepalive, upgrade, outgoing);
-    if trailers {
-        heads::framing::announce(&mut answer, settings.trailers.all.iter().map(|trailer| &trailer.name[..]));
-    }
-    Ok(answer)
+    Ok(heads::framing::response(framing, keepalive, upgrade, outgoing))
 }
 
 /// Whether the connection serves another request after this answer (`ngx_http_handler`, `ngx_http_update_location_config`).

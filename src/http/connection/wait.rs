@@ -20,13 +20,19 @@ pub(super) enum Idle {
     Between(Keep),
 }
 
-/// How long a connection is kept between two requests.
+/// How long a connection is kept between two requests, in milliseconds: an idle connection carries it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keep {
-    /// `keepalive_timeout`.
-    pub(super) timeout: Duration,
-    /// `keepalive_min_timeout`: the least, even if the process ends meanwhile.
-    pub(super) least: Duration,
+    timeout: u32,
+    least: u32,
+}
+
+impl Keep {
+    /// `keepalive_timeout`, and `keepalive_min_timeout`: the least, even if the process ends meanwhile.
+    pub(super) fn new(timeout: Duration, least: Duration) -> Self {
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        Self { timeout: millis(timeout), least: millis(least) }
+    }
 }
 
 /// Why there is no further request.
@@ -100,7 +106,7 @@ pub(super) async fn next<S: Stream>(
     let mut header_timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
     if !handle.head_begun() {
         let keep = match idle {
-            Idle::First => Keep { timeout: header_timeout, least: Duration::ZERO },
+            Idle::First => Keep::new(header_timeout, Duration::ZERO),
             Idle::Between(keep) => keep,
         };
         let counts = &connection.worker.counts;
@@ -138,11 +144,12 @@ pub(super) async fn next<S: Stream>(
 async fn between<S: Stream>(
     handle: &ServerHandle<S>,
     connection: &Rc<Connection>,
-    Keep { timeout, least }: Keep,
+    keep: Keep,
     hyper: &mut Hyper<S>,
     timers: &mut Timers,
 ) -> Result<(), End> {
     let start = Instant::from_std(connection.worker.clock.instant());
+    let timeout = Duration::from_millis(keep.timeout.into());
     let mut end = start + timeout;
     let mut next = start + WARM.min(timeout);
     loop {
@@ -150,8 +157,8 @@ async fn between<S: Stream>(
             let promised = match connection.requests.get() {
                 // A request may be under way on a connection that was just accepted.
                 0 => Instant::from_std(connection.started) + GRACE,
-                _ if least.is_zero() => return Err(End::Idle),
-                _ => start + least,
+                _ if keep.least == 0 => return Err(End::Idle),
+                _ => start + Duration::from_millis(keep.least.into()),
             };
             end = end.min(promised);
             next = next.min(end);

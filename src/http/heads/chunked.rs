@@ -74,12 +74,13 @@ impl Scanner {
     /// Walks over the next bytes and takes out, in place, what nginx does not look at: extensions of chunks and trailer
     /// fields. What stays is a chunked body on which no two readers can disagree.
     pub fn filter(&mut self, bytes: &mut [u8]) -> Filtered {
-        self.keep(bytes, true)
+        self.keep(bytes, true, None)
     }
 
-    /// Walks over the next bytes and takes out, in place, everything but payload.
-    pub fn unwrap(&mut self, bytes: &mut [u8]) -> Filtered {
-        self.keep(bytes, false)
+    /// Walks over the next bytes and takes out, in place, everything but payload. The lines of trailer fields are added to
+    /// `trailers`, if they are wanted.
+    pub fn unwrap(&mut self, bytes: &mut [u8], trailers: Option<&mut Vec<u8>>) -> Filtered {
+        self.keep(bytes, false, trailers)
     }
 
     /// Walks over what stands in front of the next payload, and says how much that is. It stops in front of what ends
@@ -97,7 +98,7 @@ impl Scanner {
         at
     }
 
-    fn keep(&mut self, bytes: &mut [u8], framing: bool) -> Filtered {
+    fn keep(&mut self, bytes: &mut [u8], framing: bool, mut trailers: Option<&mut Vec<u8>>) -> Filtered {
         let (mut at, mut kept) = (0, 0);
         let mut scan = Scan::More;
         while at < bytes.len() {
@@ -112,8 +113,13 @@ impl Scanner {
             }
             let byte = bytes[at];
             at += 1;
+            let trailer = matches!(self.state, State::Trailer | State::TrailerField | State::TrailerFieldEnd);
             match self.step(byte) {
-                Step::Drop => {}
+                Step::Drop => {
+                    if let Some(trailers) = trailers.as_mut().filter(|_| trailer) {
+                        trailers.push(byte);
+                    }
+                }
                 Step::Invalid => {
                     scan = Scan::Invalid;
                     break;

@@ -44,17 +44,10 @@ pub fn response<B: Body>(framing: Framing, keepalive: bool, switch: bool, body: 
     response
 }
 
-/// Tells hyper which fields may follow behind a body in the chunked coding.
-pub fn announce<'n, B>(response: &mut Response<B>, names: impl Iterator<Item = &'n [u8]>) {
-    names.filter_map(|name| HeaderValue::from_bytes(name).ok()).for_each(|name| {
-        response.headers_mut().append(header::TRAILER, name);
-    });
-}
-
 /// What hyper's server reads in place of a request's head.
 pub(super) fn synthetic_request(head: &RequestHead) -> Bytes {
     let keepalive = head.keepalive();
-    if keepalive && !head.has_body() && !head.upgrade && !head.trailers {
+    if keepalive && !head.has_body() && !head.upgrade {
         match &*head.method {
             b"HEAD" => return Bytes::from_static(b"HEAD / HTTP/1.1\r\n\r\n"),
             _ => return Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n"),
@@ -72,9 +65,6 @@ pub(super) fn synthetic_request(head: &RequestHead) -> Bytes {
     if head.expect_continue {
         text.extend_from_slice(b"expect: 100-continue\r\n");
     }
-    if head.trailers {
-        text.extend_from_slice(b"te: trailers\r\n");
-    }
     // hyper lets a request that asks for it switch protocols; whether it does is for the answer to say.
     if head.upgrade || head.method == "CONNECT" {
         text.extend_from_slice(b"upgrade: x\r\n");
@@ -87,4 +77,4 @@ pub(super) fn synthetic_request(head: &RequestHead) -> Bytes {
 }
 
 /// What hyper's server reads in place of a head that was refused.
-pub(super) const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\nte: trailers\r\n\r\n";
+pub(super) const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";

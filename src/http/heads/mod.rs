@@ -43,9 +43,11 @@ pub mod framing;
 mod io;
 pub mod request;
 pub mod response;
+mod trailers;
 
 pub use fields::{Field, Fields};
 pub use framing::Framing;
 pub use io::{Asked, BodyGuard, Meter, ServerHandle, ServerIo, ServerSide, Stop, Tunnel, Wire, server, server_builder};
 pub use request::{Connection, Host, Limits, Refusal, RequestHead, ServerLimits, Stage};
 pub use response::{HeadError, ResponseHead};
+pub use trailers::trailers;

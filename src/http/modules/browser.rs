@@ -321,7 +321,7 @@ mod tests {
     fn a_level_that_says_something_hides_the_one_above() {
         let server = "modern_browser msie 5; ancient_browser Lynx; location / { return 200 $modern_browser; }
             location /a { modern_browser unlisted; return 200 $modern_browser; }
-            location /b { modern_browser unlisted; ancient_browser x; return 200 $modern_browser; }";
+            location /b { modern_browser unlisted; ancient_browser Links; return 200 $modern_browser; }";
         let ask = |path: &str, agent: &str| {
             ask(server, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: {agent}\r\n\r\n")).text()
         };

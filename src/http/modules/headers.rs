@@ -3,14 +3,13 @@
 use super::Room;
 use crate::{
     config::{
-        Args, Contexts, Directive, FromArgs, Kind, LEVELS_IF, Module, Scope, Slot,
+        Args, Contexts, Directive, FromArgs, LEVELS_IF, Module, Scope, Slot,
         values::{choose, parse_time},
     },
     http::{dates, exchange::Exchange, response::{Response, preview}, template::Template},
-    syntax::{Fault, Span},
+    syntax::Fault,
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
 use std::{ops::RangeInclusive, sync::Arc};
 
 #[derive(Clone, Debug, Default)]
@@ -42,26 +41,15 @@ impl Module for Conf {
         }
     }
 
-    fn settle(&mut self, scope: &Scope<'_>, _level: Contexts) -> Result<(), Fault> {
+    fn settle(&mut self, _scope: &Scope<'_>, _level: Contexts) -> Result<(), Fault> {
         self.headers.settle(self.add_header_inherit);
         self.trailers.settle(self.add_trailer_inherit);
-        if !self.trailers.all.is_empty() {
-            scope.refer(Kind::Feature, TRAILERS, Span::default());
-        }
         Ok(())
     }
 }
 
 impl Room for Conf {
     type State = ();
-}
-
-/// The feature that a configuration with `add_trailer` has.
-const TRAILERS: &[u8] = b"trailers";
-
-/// Whether any level adds trailers, for [`crate::http::Http`].
-pub fn sends_trailers(scope: &Scope<'_>) -> bool {
-    scope.find(Kind::Feature, TRAILERS).is_some()
 }
 
 /// Adds the fields (`ngx_http_headers_filter`).
@@ -87,21 +75,16 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     response.trailers = conf.trailers.all.iter().any(|trailer| safe || trailer.always);
 }
 
-/// The fields that go out behind a body that has just ended (`ngx_http_trailers_filter`).
-pub fn trailers(exchange: &mut Exchange) -> http::HeaderMap {
+/// Adds the fields that go out behind a body that has just ended (`ngx_http_trailers_filter`).
+pub fn add_trailers(exchange: &mut Exchange) {
     let conf = Arc::clone(&exchange.location.settings.headers);
     let safe = is_safe(exchange.sent.status);
-    let mut trailers = http::HeaderMap::new();
     for trailer in conf.trailers.all.iter().filter(|trailer| safe || trailer.always) {
         let value = trailer.value.evaluate_bytes(exchange);
-        if let (false, Ok(name), Ok(field)) =
-            (value.is_empty(), HeaderName::from_bytes(&trailer.name), HeaderValue::from_bytes(&value))
-        {
-            trailers.append(name, field);
+        if !value.is_empty() {
             exchange.sent.trailers.push(trailer.name.clone(), value);
         }
     }
-    trailers
 }
 
 /// The statuses of answers that get what is not added `always`.

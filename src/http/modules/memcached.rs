@@ -55,6 +55,8 @@ const EXCEPT: &[&str] = &[
     "_max_temp_file_size",
     "_temp_file_write_size",
     "_temp_path",
+    "_store",
+    "_store_access",
     "_request_buffering",
     "_intercept_errors",
     "_hide_header",
@@ -184,7 +186,7 @@ mod tests {
     fn the_key_has_to_be_a_variable_somebody_sets() {
         assert_eq!(fault("memcached_pass 127.0.0.1:1;"), "unknown \"memcached_key\" variable");
         assert_eq!(fault("set $memcached_key $uri; memcached_pass 127.0.0.1:1;"), "");
-        assert_eq!(fault("memcached_pass localhost;"), "no port in upstream \"localhost\"");
+        assert_eq!(fault("set $memcached_key a; memcached_pass localhost;"), "no port in upstream \"localhost\"");
         let twice = "set $memcached_key a; memcached_pass 127.0.0.1:1; memcached_pass 127.0.0.1:1;";
         assert_eq!(fault(twice), "\"memcached_pass\" directive is duplicate");
     }

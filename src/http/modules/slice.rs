@@ -13,6 +13,7 @@ use crate::{
         variables::Variable,
     },
     observe::error_log::Level,
+    upstream::body::UpstreamBody,
 };
 use bytes::Bytes;
 use std::{
@@ -85,7 +86,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), Br
     let piece = match Piece::of(response, start, size, None) {
         Ok(piece) => piece,
         Err(text) => {
-            exchange.log(Level::Err, &text);
+            tell(exchange, response, &text);
             exchange.sent.status = response.status;
             return Err(Break::Close);
         }
@@ -197,10 +198,10 @@ impl Slices {
                 let answered = ready!(asking.as_mut().poll(cx));
                 self.asking = None;
                 match self.take(answered) {
-                    Ok(body) => self.current = Some(body),
-                    Err(text) => {
+                    Some(body) => self.current = Some(body),
+                    None => {
                         self.next = self.wanted.end;
-                        return Poll::Ready(Some(Err(BodyError::Filter(text))));
+                        return Poll::Ready(Some(Err(BodyError::Subrequest(0))));
                     }
                 }
             }
@@ -208,9 +209,8 @@ impl Slices {
                 Some(piece) => return Poll::Ready(Some(piece)),
                 None if self.next >= self.wanted.end => return Poll::Ready(None),
                 None => {
-                    let request = subrequest::begin_again(&self.pattern);
-                    let Some(request) = request else {
-                        return Poll::Ready(Some(Err(BodyError::Filter("missing slice response".into()))));
+                    let Some(request) = subrequest::begin_again(&self.pattern) else {
+                        return Poll::Ready(Some(Err(BodyError::Subrequest(0))));
                     };
                     request.state.slice.start.set(Some(self.next));
                     self.asking = Some(Box::pin(subrequest::answer_again(request)));
@@ -219,13 +219,34 @@ impl Slices {
         }
     }
 
-    /// What of an answered piece the client gets.
-    fn take(&mut self, answered: Option<Answered>) -> Result<Body, String> {
-        let response = answered.ok_or("missing slice response")?.response;
-        let piece = Piece::of(&response, self.next, self.size, self.etag.as_ref())?;
-        self.next = piece.range.end;
-        self.etag = piece.etag;
-        Ok(range::part(response.body, &within(&self.wanted, &piece.range)))
+    /// What of an answered piece the client gets; `None` if it does not fit, which is in the log.
+    fn take(&mut self, answered: Option<Answered>) -> Option<Body> {
+        let Some(Answered { exchange, response }) = answered else {
+            self.pattern.log(Level::Err, "missing slice response");
+            return None;
+        };
+        match Piece::of(&response, self.next, self.size, self.etag.as_ref()) {
+            Ok(piece) => {
+                self.next = piece.range.end;
+                self.etag = piece.etag;
+                Some(range::part(response.body, &within(&self.wanted, &piece.range)))
+            }
+            Err(text) => {
+                tell(&exchange, &response, &text);
+                None
+            }
+        }
+    }
+}
+
+/// Writes to the log what is wrong with a piece.
+fn tell(exchange: &Exchange, response: &Response, text: &str) {
+    match response.body.upstream().and_then(UpstreamBody::whom) {
+        None => exchange.log(Level::Err, text),
+        about => {
+            let text = format!("{text} while reading response header from upstream");
+            exchange.log_about(Level::Err, &text, about.as_deref());
+        }
     }
 }
 
@@ -233,4 +254,92 @@ impl Slices {
 fn within(wanted: &Range<u64>, piece: &Range<u64>) -> Range<u64> {
     let at = |offset: u64| offset.clamp(piece.start, piece.end) - piece.start;
     at(wanted.start)..at(wanted.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{ask, conf, fault};
+
+    #[test]
+    fn the_range_is_the_piece_with_the_first_byte() {
+        for (size, fields, range) in [
+            ("10", "", "bytes=0-9"),
+            ("10", "Range: bytes=9-\r\n", "bytes=0-9"),
+            ("10", "Range: bytes=10-12\r\n", "bytes=10-19"),
+            ("10", "Range: BYTES= 25-99\r\n", "bytes=20-29"),
+            ("10", "Range: bytes=-5\r\n", "bytes=0-9"),
+            ("10", "Range: bytes=20-21,30-31\r\n", "bytes=0-9"),
+            ("10", "Range: items=20-\r\n", "bytes=0-9"),
+            ("10", "Range: bytes=20-\r\nIf-Range: x\r\n", "bytes=0-9"),
+            ("10", "Range: bytes=99999999999999999999-\r\n", "bytes=0-9"),
+            ("1m", "Range: bytes=3000000-\r\n", "bytes=2097152-3145727"),
+            ("0", "", ""),
+        ] {
+            let server = format!("location / {{ slice {size}; set $range $slice_range; return 200 $range; }}");
+            let answer = ask(&server, &format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
+            assert_eq!(answer.text(), range, "{size} {fields}");
+        }
+    }
+
+    #[test]
+    fn answers_that_are_no_pieces_stay_as_they_are() {
+        let server = "slice 10; add_header X-Late $slice_range; location /a { return 200 x; }
+                      location /b { set $range $slice_range; return 404 $range; }";
+        let asked = |path: &str| ask(server, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!((asked("/a").status, asked("/a").header("x-late")), (200, None));
+        assert_eq!((asked("/b").status, asked("/b").text().as_str()), (404, "bytes=0-9"));
+    }
+
+    #[test]
+    fn a_piece_must_be_the_one_that_was_asked_for() {
+        let described = |status, etag: &str, range: &str| {
+            let mut response = Response::new(status);
+            if !etag.is_empty() {
+                response.push("ETag", etag.to_owned());
+            }
+            if !range.is_empty() {
+                response.push("Content-Range", range.to_owned());
+            }
+            response
+        };
+        for (status, etag, range, outcome) in [
+            (206, "\"a\"", "bytes 10-19/100", Ok((10..20, 100))),
+            (206, "\"a\"", "bytes 10-14/15", Ok((10..15, 15))),
+            (200, "\"a\"", "bytes 10-19/100", Err("unexpected status code 200 in slice response")),
+            (206, "\"b\"", "bytes 10-19/100", Err("etag mismatch in slice response")),
+            (206, "", "bytes 10-19/100", Err("etag mismatch in slice response")),
+            (206, "\"a\"", "", Err("invalid range in slice response")),
+            (206, "\"a\"", "bytes 10-19", Err("invalid range in slice response")),
+            (206, "\"a\"", "bytes 10-19/*", Err("no complete length in slice response")),
+            (206, "\"a\"", "bytes 0-9/100", Err("unexpected range in slice response: 0-10, expected: 10-10")),
+            (206, "\"a\"", "bytes 10-14/100", Err("unexpected range in slice response: 10-15, expected: 10-20")),
+        ] {
+            let piece = Piece::of(&described(status, etag, range), 10, 10, Some(&Bytes::from_static(b"\"a\"")));
+            let piece = piece.map(|piece| (piece.range, piece.complete));
+            assert_eq!(piece, outcome.map_err(str::to_owned), "{status} {etag} {range}");
+        }
+        assert_eq!(Piece::of(&described(206, "\"x\"", "bytes 0-4/5"), 0, 10, None).unwrap().etag.unwrap(), "\"x\"");
+    }
+
+    #[test]
+    fn a_part_of_a_piece_is_counted_from_its_start() {
+        for (wanted, piece, part) in [
+            (0..30, 10..20, 0..10),
+            (12..15, 10..20, 2..5),
+            (5..15, 10..20, 0..5),
+            (15..99, 10..20, 5..10),
+            (0..5, 10..20, 0..0),
+            (25..30, 10..20, 10..10),
+        ] {
+            assert_eq!(within(&wanted, &piece), part, "{wanted:?} {piece:?}");
+        }
+    }
+
+    #[test]
+    fn the_size_is_a_size() {
+        assert_eq!(conf("slice 1m;").slice.size.0, 1 << 20);
+        assert_eq!(fault("slice x;"), "\"slice\" directive invalid value");
+        assert_eq!(fault("set $slice_range x;"), "the duplicate \"slice_range\" variable");
+    }
 }

@@ -430,11 +430,11 @@ mod tests {
     #[test]
     fn a_client_without_an_id_is_sent_one() {
         for (directives, begin, end) in [
-            ("userid on;", "uid=fwAAAW", "==; path=/"),
-            ("userid v1;", "uid=AAAAAA", "==; path=/"),
-            ("userid on; userid_service 1;", "uid=AAAAAW", "==; path=/"),
-            ("userid v1; userid_service 1;", "uid=AQAAAG", "==; path=/"),
-            ("userid on; userid_mark q; userid_name who;", "who=fwAAAW", "q=; path=/"),
+            ("userid on;", "uid=fwAAA", "==; path=/"),
+            ("userid v1;", "uid=AAAAA", "==; path=/"),
+            ("userid on; userid_service 1;", "uid=AAAAA", "==; path=/"),
+            ("userid v1; userid_service 1;", "uid=AQAAA", "==; path=/"),
+            ("userid on; userid_mark q; userid_name who;", "who=fwAAA", "q=; path=/"),
             ("userid on; userid_domain .x.org; userid_path /p;", "uid=", "==; domain=.x.org; path=/p"),
             ("userid on; userid_domain none;", "uid=", "==; path=/"),
             ("userid on; userid_expires max;", "uid=", "==; expires=Thu, 31-Dec-37 23:55:55 GMT; path=/"),

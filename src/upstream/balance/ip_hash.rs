@@ -1,12 +1,7 @@
 //! `ip_hash`: the same client network goes to the same peer as long as that peer can be asked.
 
+use super::{Pick, hash::MISSES, round_robin};
 use std::net::IpAddr;
-
-use super::{chosen, round_robin};
-use crate::upstream::{group::PeerSet, selection::Tried};
-
-/// Misses after which round robin decides.
-const MISSES: u32 = 20;
 
 /// Where the hash of one client has got to; it moves on with every retry.
 #[derive(Debug)]
@@ -37,23 +32,29 @@ impl Walk {
     }
 
     /// `ngx_http_upstream_get_ip_hash_peer` within one set.
-    pub(super) fn pick(&mut self, set: &PeerSet, tried: &mut Tried, now: i64) -> Option<usize> {
-        if set.peers.len() < 2 {
-            return round_robin::pick(set, tried, now);
+    pub(super) fn pick(&mut self, pick: &mut Pick<'_>) -> Option<usize> {
+        let set = pick.set;
+        if self.misses > MISSES || set.peers.len() < 2 {
+            return round_robin::pick(pick);
+        }
+        if let Some(own) = pick.own() {
+            return pick.chosen(own);
         }
         let mut hash = self.hash;
-        while self.misses <= MISSES {
+        loop {
             for byte in &self.key[..self.key_length] {
                 hash = (hash * 113 + u64::from(*byte)) % 6271;
             }
             let index = set.at_weight(hash % set.total_weight);
-            if !tried.contains(index) && set.peers[index].is_usable(now) {
+            if pick.allows(index) {
                 self.hash = hash;
-                return chosen(set, tried, index, now);
+                return pick.chosen(index);
             }
             self.misses += 1;
+            if self.misses > MISSES {
+                return round_robin::pick(pick);
+            }
         }
-        round_robin::pick(set, tried, now)
     }
 }
 
@@ -65,7 +66,7 @@ mod tests {
     /// The peers (from 1) a client is sent to, each failing in turn.
     fn walk(weights: &[u32], client: Option<&str>) -> Vec<u32> {
         let group = group(Balance::IpHash, weights, |_| {});
-        let client = Client { address: client.map(|ip| ip.parse().unwrap()) };
+        let client = Client { address: client.map(|ip| ip.parse().unwrap()), ..Client::default() };
         let mut selection = group.select(client);
         let mut seen = Vec::new();
         while let Ok(peer) = selection.next(1_000_000) {

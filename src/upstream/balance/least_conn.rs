@@ -1,32 +1,42 @@
 //! `least_conn`: the peer with the fewest requests under way for its weight; round robin among equals.
 
-use super::{chosen, round_robin};
-use crate::upstream::{group::PeerSet, peer::Peer, selection::Tried};
+use super::{Pick, round_robin};
+use crate::upstream::peer::Peer;
 
 /// `ngx_http_upstream_get_least_conn_peer` within one set.
-pub(super) fn pick(set: &PeerSet, tried: &mut Tried, now: i64) -> Option<usize> {
-    if set.single {
-        return round_robin::pick(set, tried, now);
+pub(super) fn pick(pick: &mut Pick<'_>) -> Option<usize> {
+    if pick.set.single {
+        return round_robin::pick(pick);
     }
-    let (mut best, least) = set.untried(tried, now).min_by(|(_, a), (_, b)| load(a, b).cmp(&load(b, a)))?;
-    let ties = || set.untried(tried, now).filter(|(_, peer)| load(peer, least) == load(least, peer));
-    // Weights move only when there is somebody to share with.
-    if ties().nth(1).is_some() {
-        let (mut most, mut total) = (None, 0);
-        for (index, peer) in ties() {
-            total += peer.weigh();
-            let weight = peer.live().current_weight.get();
-            if most.is_none_or(|most| weight > most) {
-                (most, best) = (Some(weight), index);
-            }
-        }
-        let current = &set.peers[best].live().current_weight;
-        current.set(current.get() - total);
-    }
-    chosen(set, tried, best, now)
+    least(pick, |peer| u64::from(peer.active()))
 }
 
-/// The load of `peer` as a number to compare with the load of `other` against `peer`: no division needed.
-fn load(peer: &Peer, other: &Peer) -> u64 {
-    u64::from(peer.active()) * other.weight().unsigned_abs()
+/// The peer with the least of something for its weight; round robin among equals.
+pub(super) fn least(pick: &mut Pick<'_>, load: impl Fn(&Peer) -> u64) -> Option<usize> {
+    if let Some(own) = pick.own() {
+        return pick.chosen(own);
+    }
+    let set = pick.set;
+    // Each load is compared for the other's weight: no division needed.
+    let share = |load: u64, weight: i64| load.saturating_mul(weight.unsigned_abs());
+    let mut best: Option<(usize, u64, i64)> = None;
+    let mut many = false;
+    for (index, peer) in set.untried(pick.tried, pick.second()) {
+        let (own, weight) = (load(peer), peer.weight());
+        match best.map(|(_, least, of)| share(own, of).cmp(&share(least, weight))) {
+            None | Some(std::cmp::Ordering::Less) => (best, many) = (Some((index, own, weight)), false),
+            Some(std::cmp::Ordering::Equal) => many = true,
+            Some(std::cmp::Ordering::Greater) => {}
+        }
+    }
+    let (first, least, of) = best?;
+    if !many {
+        return pick.chosen(first);
+    }
+    // Weights move only when there is somebody to share with.
+    let equal = |(index, peer): (usize, &Peer)| {
+        (index >= first && share(load(peer), of) == share(least, peer.weight())).then_some(index)
+    };
+    let index = round_robin::among(set, set.untried(pick.tried, pick.second()).filter_map(equal))?;
+    pick.chosen(index)
 }

@@ -33,7 +33,7 @@ impl Outbound {
         match self {
             Self::Kept(body) => body.poll_next(cx).map_err(|error| match error {
                 BodyError::Upstream(failure) => failure,
-                BodyError::File(_) | BodyError::Truncated | BodyError::Filter(_) | BodyError::Subrequest => {
+                BodyError::File(_) | BodyError::Truncated | BodyError::Filter(_) | BodyError::Subrequest(_) => {
                     Failure::Client(RequestBodyError::Disk)
                 }
             }),

@@ -1,20 +1,29 @@
 //! What becomes of an upstream's answer: which fields go on, which steer us, and the body behind them
 //! (`ngx_http_upstream_process_headers`).
 
-use super::{Answer, Job, Passing, settings::IgnoreHeaders};
+use super::{
+    Answer, Job, Passing,
+    settings::{self, IgnoreHeaders},
+};
 use crate::{
-    config::values::{parse_number, parse_size},
+    config::{
+        List,
+        values::{parse_number, parse_size},
+    },
     http::{
         body::Body,
+        dates,
         exchange::{Exchange, Method},
+        files,
         heads::{Field, Fields, ResponseHead},
         phase::{Break, Phase, Redirect},
+        placing::Placing,
         redirect,
         response::Response,
         uri,
     },
     observe::error_log::Level,
-    upstream::{Peer, Selection},
+    upstream::{Peer, Selection, store::Store},
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Instant};
@@ -44,11 +53,11 @@ pub(super) fn respond(
     exchange: &mut Exchange,
     job: &Job<'_>,
     answer: Answer,
-    selection: Selection,
+    mut selection: Selection,
     began: Instant,
     peer: &Arc<Peer>,
 ) -> Phase {
-    let Answer { mut head, mut body } = answer;
+    let Answer { mut head, body } = answer;
     if head.version == (0, 9) {
         exchange.log_about(Level::Err, "upstream sent no valid HTTP/1.0 header", None);
         // Then the client gets no head, either.
@@ -60,6 +69,20 @@ pub(super) fn respond(
     if let Some(attempt) = exchange.tries.last_mut() {
         attempt.status = head.status;
         attempt.bytes_received = head.length as u64;
+    }
+    let covered = exchange.location.settings.error_page.covers(head.status);
+    let intercepted =
+        job.rules.not_found && head.status == 404 || job.passing.intercept_errors && head.status >= 300 && covered;
+    let now = exchange.connection.worker.clock.millis();
+    selection.answered(now);
+    if let Some(sticky) = &job.group.sticky {
+        // The variables that name a session speak of this answer.
+        std::mem::swap(&mut exchange.upstream_fields, &mut head.fields);
+        selection.teach(sticky.lesson(exchange, selection.session()));
+        std::mem::swap(&mut exchange.upstream_fields, &mut head.fields);
+    }
+    if !intercepted {
+        selection.passed_on(now);
     }
     body.hold(selection, began, job.source(peer));
     let ignore = job.passing.ignore_headers;
@@ -77,8 +100,7 @@ pub(super) fn respond(
         exchange.upstream_fields = head.fields;
         return Phase::Break(accel_redirect(exchange, &target));
     }
-    let covered = || exchange.location.settings.error_page.covers(head.status);
-    if job.rules.not_found && head.status == 404 || job.passing.intercept_errors && head.status >= 300 && covered() {
+    if intercepted {
         body.forgo();
         body.report(exchange);
         if head.status == 401 {
@@ -102,12 +124,44 @@ pub(super) fn respond(
         if !buffering(job.passing, &exchange.upstream_fields) {
             // What is not buffered comes as fast as it can.
             exchange.state.core.limit_rate = Some(0);
-        } else if let Some(rate) = &job.passing.limit_rate {
-            body.limit(parse_size(&rate.evaluate(exchange)).map_or(0, |rate| rate as u64));
+        } else {
+            if let Some(rate) = &job.passing.limit_rate {
+                body.limit(parse_size(&rate.evaluate(exchange)).map_or(0, |rate| rate as u64));
+            }
+            if let Some(bounds) = &job.passing.bounds {
+                body.buffer(Arc::clone(bounds));
+            }
+            if head.status == 200
+                && let Some(store) = store(exchange, job, &head)
+            {
+                body.store(store);
+            }
+        }
+        if job.passing.pass_trailers && head.chunked {
+            let (own, passing) = (job.rules.hidden, job.passing);
+            let (hide, pass) = (passing.hide_header.clone(), passing.pass_header.clone());
+            body.keep_trailers(passing.buffer_size.0, Box::new(move |name| is_hidden(name, own, &hide, &pass)));
+            response.passes_trailers = true;
         }
         response.body = Body::Upstream(body);
     }
     Phase::Break(response.into())
+}
+
+/// `_store`: the file that an answer is to be written to.
+fn store(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Option<Box<Store>> {
+    let to = match &job.passing.store {
+        settings::Store::Off => return None,
+        settings::Store::Place => files::path(exchange, &exchange.path)?,
+        settings::Store::Path(path) => path.evaluate(exchange).into_owned(),
+    };
+    let bounds = job.passing.bounds.as_ref().filter(|_| !to.is_empty())?;
+    let access = job.passing.store_access;
+    let modified = exchange.upstream_fields.get("last-modified").and_then(dates::parse_http_time);
+    let placing = Placing { access: access.0, folders: Some(access.of_folder()), modified };
+    let expected = head.content_length.filter(|_| !head.chunked);
+    let created = Store::create(&bounds.folder, to, placing, expected);
+    created.map_err(|error| exchange.log(Level::Crit, &format!("{error} while reading upstream"))).ok()
 }
 
 /// `_buffering`, unless the answer itself says something about it.
@@ -197,10 +251,13 @@ fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Respon
 
 /// Whether a field is kept from clients: by nature, or by `_hide_header`.
 fn hidden(job: &Job<'_>, field: &Field) -> bool {
-    let is = |name: &&str| field.name.eq_ignore_ascii_case(name.as_bytes());
-    let wanted = |name: &Bytes| name.eq_ignore_ascii_case(&field.name);
-    let hidden = job.rules.hidden.iter().chain(&STEERING).any(is) || job.passing.hide_header.iter().any(wanted);
-    hidden && !job.passing.pass_header.iter().any(wanted)
+    is_hidden(&field.name, job.rules.hidden, &job.passing.hide_header, &job.passing.pass_header)
+}
+
+fn is_hidden(field: &[u8], own: &[&str], hide: &List<Bytes>, pass: &List<Bytes>) -> bool {
+    let is = |name: &&str| field.eq_ignore_ascii_case(name.as_bytes());
+    let wanted = |name: &Bytes| name.eq_ignore_ascii_case(field);
+    (own.iter().chain(&STEERING).any(is) || hide.iter().any(wanted)) && !pass.iter().any(wanted)
 }
 
 /// `early_hints`: passes a 103 on to a client that may have it (`ngx_http_upstream_process_early_hints`). `before` is the

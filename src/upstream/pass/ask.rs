@@ -64,7 +64,7 @@ pub(super) async fn ask(
     job: &Job<'_>,
     peer: &Arc<Peer>,
 ) -> Result<Answer, Failure> {
-    let key = Key::new(&job.group, peer, job.connecting.local);
+    let key = Key::new(&job.group, peer, job.connecting.local, &exchange.location);
     let worker = Rc::clone(&exchange.connection.worker);
     while job.request.keepalive
         && let Some(link) = worker.pool.take(&key)

@@ -4,6 +4,7 @@
 mod answer;
 pub mod ask;
 pub mod cgi;
+mod choose;
 pub mod settings;
 pub mod variables;
 
@@ -12,7 +13,7 @@ pub use ask::{Request, Sends};
 pub use settings::Passing;
 
 use super::{
-    Client, Failure, Group, Outcome, Selection,
+    Failure, Group, Outcome, Selection,
     body::{Source, UpstreamBody},
     connect,
     failure::cases,
@@ -51,26 +52,36 @@ pub struct Job<'j> {
 /// An answer whose head is here and whose body is coming.
 pub struct Answer {
     pub head: ResponseHead,
-    pub body: Box<UpstreamBody>,
+    pub body: UpstreamBody,
 }
 
 /// Passes the request on and answers with what comes back.
 pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
+    let phase = attempts(exchange, job).await;
+    choose::keep_cookie(exchange);
+    phase
+}
+
+async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
     // From here on the request ends if its client leaves: nobody would read the answer.
-    exchange.connection.abortable.set(!job.passing.ignore_client_abort);
+    let goes_on = job.passing.ignore_client_abort || job.passing.store != settings::Store::Off;
+    exchange.connection.abortable.set(!goes_on);
     let clock = &Rc::clone(&exchange.connection.worker).clock;
     let started = clock.instant();
-    let client = Client { address: exchange.remote_address() };
-    let mut selection = job.group.select(client);
+    let mut selection = job.group.select(choose::client(exchange, &job.group));
     selection.limit_tries(job.passing.next_upstream_tries);
+    let mut first = true;
     let mut new_pass = !exchange.tries.is_empty();
     loop {
-        let Ok(peer) = selection.next(clock.millis()) else {
-            let name = job.group.name.clone();
-            exchange.tries.push(Try { peer: name, status: 502, new_pass, response_ms: Some(0), ..Try::default() });
-            let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
-            exchange.log_about(Level::Err, "no live upstreams while connecting to upstream", Some(&about));
-            return Phase::Break(Break::Status(502));
+        let peer = match choose::next(exchange, &mut selection, std::mem::take(&mut first)).await {
+            Ok(peer) => peer,
+            Err(nobody) => {
+                let name = job.group.name.clone();
+                exchange.tries.push(Try { peer: name, status: 502, new_pass, response_ms: Some(0), ..Try::default() });
+                let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
+                exchange.log_about(Level::Err, &format!("{nobody} while connecting to upstream"), Some(&about));
+                return Phase::Break(Break::Status(502));
+            }
         };
         tracing::debug!(connection = exchange.connection.serial, upstream = %job.group.name, peer = %peer.name, "peer chosen");
         let began = clock.instant();
@@ -81,7 +92,7 @@ pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         let outcome = ask::ask(&mut attempt, exchange, &job, &peer).await;
         clock.update();
         let (case, status, action) = match outcome {
-            Ok(mut answer) => {
+            Ok(answer) => {
                 let status = answer.head.status;
                 let case = repeatable(status)
                     .filter(|case| selection.tries() > 1 && attempt.may_go_on(exchange, job.passing, *case, started));
@@ -152,7 +163,7 @@ pub fn abandoned(exchange: &mut Exchange) {
 pub fn level(note: &Note) -> Level {
     match note {
         Note::Stderr(_) | Note::Trailer => Level::Err,
-        Note::TooMuch => Level::Warn,
+        Note::TooMuch | Note::BehindEnd => Level::Warn,
         Note::NotFound(_) => Level::Info,
     }
 }

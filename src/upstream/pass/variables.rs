@@ -34,7 +34,7 @@ pub const VARIABLES: &[Variable] = &[
 
 pub const FAMILIES: &[Prefixed] = &[
     Prefixed { prefix: "upstream_http_", get: |ex, name, out| by_variable_name(&ex.upstream_fields, name, out) },
-    Prefixed { prefix: "upstream_trailer_", get: |_, _, _| false },
+    Prefixed { prefix: "upstream_trailer_", get: |ex, name, out| by_variable_name(&ex.upstream_trailers, name, out) },
     Prefixed { prefix: "upstream_cookie_", get: cookie },
 ];
 

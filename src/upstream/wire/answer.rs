@@ -6,9 +6,10 @@ use super::{
 };
 use crate::{
     http::heads::{
-        HeadError, ResponseHead,
+        Fields, HeadError, ResponseHead,
         chunked::{Scan, Scanner},
         response::{Parser, Progress, cgi::CgiParser},
+        trailers,
     },
     upstream::Failure,
 };
@@ -34,6 +35,8 @@ pub enum Note {
     Stderr(Bytes),
     #[error("upstream sent more data than specified in \"Content-Length\" header")]
     TooMuch,
+    #[error("upstream sent data after final chunk")]
+    BehindEnd,
     #[error("memcached sent invalid trailer")]
     Trailer,
     #[error("key: \"{}\" was not found by memcached", String::from_utf8_lossy(.0))]
@@ -106,7 +109,8 @@ impl HeadReader {
     /// The body behind a head. `head_only` if the request was one that is answered without any.
     pub fn body(&mut self, head: &ResponseHead, head_only: bool) -> AnswerBody {
         let plain = AnswerBody::behind(head, head_only);
-        let over = plain.is_over() && (head_only || head.bodyless());
+        let over = head_only || head.bodyless();
+        let from = Some(head.length as u64);
         match self {
             Self::Http(_) | Self::Cgi(_) => plain,
             Self::FastCgi(_) | Self::Memcached(_) if over => AnswerBody { clean: false, ..plain },
@@ -114,13 +118,13 @@ impl HeadReader {
                 let reader = std::mem::replace(&mut **reader, FastCgiHead::new(Reading::default()));
                 let (records, decoded, keep) = reader.into_body();
                 let coding = Coding::FastCgi(Box::new(Stream { records, decoded, keep }));
-                AnswerBody { coding, left: head.content_length, clean: false, ..plain }
+                AnswerBody { coding, left: head.content_length, clean: false, from, ..plain }
             }
             // Nothing stands behind what says that there is nothing.
             Self::Memcached(_) if head.status == 404 => plain,
             Self::Memcached(_) => {
                 let coding = Coding::Memcached(Trailer::default());
-                AnswerBody { coding, left: head.content_length, clean: false, ..plain }
+                AnswerBody { coding, left: head.content_length, clean: false, from, ..plain }
             }
         }
     }
@@ -150,7 +154,20 @@ pub struct AnswerBody {
     room: usize,
     /// Once it is over: nothing of it is left on the connection.
     clean: bool,
+    /// Where it begins, if everything behind that counts as its length. Bytes.
+    from: Option<u64>,
     notes: Vec<Note>,
+    /// The fields behind it, where they are wanted.
+    trailers: Option<Box<Trailers>>,
+}
+
+/// The fields behind a body in the chunked coding.
+#[derive(Debug)]
+struct Trailers {
+    /// The most they may take. Bytes.
+    size: usize,
+    text: Vec<u8>,
+    fields: Fields,
 }
 
 /// What stands between the bytes of a body.
@@ -193,7 +210,17 @@ impl AnswerBody {
             (false, false) if head.content_length == Some(0) => (Coding::Over, None),
             (false, false) => (Coding::Plain, head.content_length),
         };
-        Self { coding, left, room: ROOM.0, clean: true, notes: Vec::new() }
+        Self { coding, left, room: ROOM.0, clean: true, from: None, notes: Vec::new(), trailers: None }
+    }
+
+    /// Keeps the fields that stand behind it, of up to so many bytes (`proxy_pass_trailers`).
+    pub fn keep_trailers(&mut self, size: usize) {
+        self.trailers = Some(Box::new(Trailers { size, text: Vec::new(), fields: Fields::new() }));
+    }
+
+    /// The fields that stood behind it, if they were to be kept and it is over.
+    pub fn trailers(&self) -> Option<&Fields> {
+        self.trailers.as_ref().map(|trailers| &trailers.fields)
     }
 
     /// Takes what there is of the body from the front of `rest`.
@@ -215,13 +242,22 @@ impl AnswerBody {
                 self.left = self.left.map(|left| left - n as u64);
                 if self.left == Some(0) {
                     self.coding = Coding::Over;
+                    if rest.len() > n {
+                        note(&mut self.notes, Note::TooMuch);
+                    }
                 }
                 Ok(Step::Piece(take(rest, n)))
             }
             Coding::Chunked(scanner) => {
-                rest.advance(scanner.lead(rest));
-                let found = scanner.unwrap(rest);
+                let trailers = self.trailers.as_deref_mut();
+                if trailers.is_none() {
+                    rest.advance(scanner.lead(rest));
+                }
+                let found = scanner.unwrap(rest, trailers.map(|trailers| &mut trailers.text));
                 let piece = found.kept;
+                if let Some(trailers) = &mut self.trailers {
+                    trailers.read(matches!(found.scan, Scan::Done(_)))?;
+                }
                 match found.scan {
                     Scan::Invalid => return Err(Failure::Invalid("upstream sent invalid chunked response".into())),
                     Scan::More if piece == 0 => {
@@ -231,6 +267,9 @@ impl AnswerBody {
                     Scan::More => rest.truncate(piece),
                     Scan::Done(end) => {
                         self.coding = Coding::Over;
+                        if rest.len() > end {
+                            note(&mut self.notes, Note::BehindEnd);
+                        }
                         if piece == 0 {
                             rest.advance(end);
                             return Ok(Step::End);
@@ -330,12 +369,17 @@ impl AnswerBody {
         matches!(self.coding, Coding::FastCgi(_) | Coding::Memcached(_)) && self.left == Some(0)
     }
 
+    /// Its length as nginx counts it, of so many bytes of body among so many of the answer: with what frames it.
+    pub fn length(&self, payload: u64, received: u64) -> u64 {
+        self.from.map_or(payload, |from| received.saturating_sub(from))
+    }
+
     /// Leaves a body behind that is over.
     #[must_use]
     pub fn take(&mut self) -> Self {
         std::mem::replace(
             self,
-            Self { coding: Coding::Over, left: None, room: ROOM.0, clean: false, notes: Vec::new() },
+            Self { coding: Coding::Over, left: None, room: ROOM.0, clean: false, from: None, notes: Vec::new(), trailers: None },
         )
     }
 
@@ -369,10 +413,10 @@ impl AnswerBody {
         Ok(())
     }
 
-    /// How much is worth reading at once.
+    /// How much is worth reading at once. One byte more than there should be tells who sends too much.
     pub fn room(&self) -> usize {
         match self.left {
-            Some(left) if matches!(self.coding, Coding::Plain) => bounded(left).clamp(1, self.room),
+            Some(left) if matches!(self.coding, Coding::Plain) => bounded(left).saturating_add(1).min(self.room),
             _ => self.room,
         }
     }
@@ -382,6 +426,19 @@ impl AnswerBody {
         if n >= self.room {
             self.room = (self.room * 2).min(ROOM.1);
         }
+    }
+}
+
+impl Trailers {
+    fn read(&mut self, complete: bool) -> Result<(), Failure> {
+        if self.text.len() >= self.size {
+            return Err(Failure::Invalid("upstream sent too big trailers".into()));
+        }
+        if complete {
+            let text = std::mem::take(&mut self.text).into();
+            self.fields = trailers(&text).map_err(|error| Failure::Invalid(error.to_string()))?;
+        }
+        Ok(())
     }
 }
 

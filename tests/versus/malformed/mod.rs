@@ -10,9 +10,10 @@ mod lines;
 use super::backend::{Backend, Speech, Step};
 use super::cases::{expand, unescape};
 use super::compare::shown;
-use super::server::{Server, whole_file};
-use super::support::{free_port, oracle, ours, workdir};
+use super::support::{oracle, whole_file, workdir};
 use super::wire::{Exchange, converse};
+use crate::support::ports::free_port;
+use crate::support::{binary, server};
 use std::fs;
 use std::path::Path;
 
@@ -69,7 +70,7 @@ server {
 }
 "#;
 
-fn run(binary: &Path, rows: &[&Row]) -> Vec<Outcome> {
+fn run(program: &Path, rows: &[&Row]) -> Vec<Outcome> {
     let dir = workdir();
     let port = free_port();
     let backend = Backend::tcp("backend", Speech::Http);
@@ -82,7 +83,7 @@ fn run(binary: &Path, rows: &[&Row]) -> Vec<Outcome> {
         .replace("%%SLOW%%", &slow.address())
         .replace("%%DIR%%", &dir.path().display().to_string());
     fs::write(dir.path().join("nginx.conf"), whole_file(&conf, dir.path())).expect("write");
-    let server = Server::start(binary, dir.path(), port);
+    let mut server = server::start(program, dir.path(), port);
     let outcomes = rows
         .iter()
         .map(|row| {
@@ -103,7 +104,7 @@ fn run(binary: &Path, rows: &[&Row]) -> Vec<Outcome> {
             }
         })
         .collect();
-    server.stop();
+    server.finish();
     outcomes
 }
 
@@ -126,8 +127,8 @@ fn in_words(request: &[u8]) -> String {
 fn malformed_requests_get_nginx_statuses_and_go_no_further() {
     let rows: Vec<&Row> = [bodies::TABLE, lines::TABLE, headers::TABLE].into_iter().flatten().collect();
     let theirs = oracle().map(|nginx| run(&nginx, &rows));
-    let same_program = oracle() == Some(ours());
-    let mine = run(&ours(), &rows);
+    let same_program = oracle() == Some(binary());
+    let mine = run(&binary(), &rows);
     let mut told = Vec::new();
     for (index, (row, mine)) in rows.iter().zip(&mine).enumerate() {
         let expected = if same_program { row.older } else { row.statuses };

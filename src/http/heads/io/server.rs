@@ -38,8 +38,6 @@ const BUFFER: usize = 64 * 1024;
 /// hyper's settings that this needs: nothing added to heads, no timers, moderate buffers.
 pub fn server_builder() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
-    // The only names hyper writes that go out are those of trailers.
-    builder.title_case_headers(true);
     builder.auto_date_header(false).header_read_timeout(None).half_close(false).keep_alive(true).max_buf_size(BUFFER);
     builder
 }

@@ -105,6 +105,8 @@ pub(super) struct Outgoing {
     pub(super) head: Cell<Option<Bytes>>,
     /// Goes out before anything else.
     pub(super) queued: Cell<Bytes>,
+    /// Replaces the end of the body that hyper writes next.
+    pub(super) end: Cell<Option<Box<[u8]>>>,
     /// `100 Continue` has been sent, so hyper's is swallowed.
     pub(super) continued: Cell<bool>,
     /// The head of the message under way has been handed to the wire.
@@ -114,6 +116,7 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn begin(&self) {
         self.head.set(None);
+        self.end.set(None);
         self.continued.set(false);
         self.head_written.set(false);
     }
@@ -194,6 +197,12 @@ impl ServerSide {
         if !self.0.out.head_written.get() {
             self.0.out.queue(head.into());
         }
+    }
+
+    /// Has other bytes go out than the ones with which hyper ends a body in the chunked coding: such with fields in them.
+    /// Everything before must have been written.
+    pub fn end_with(&self, end: Vec<u8>) {
+        self.0.out.end.set(Some(end.into()));
     }
 
     /// A guard to put into the answer's body, so that its end is noticed: without it the connection's task never sees

@@ -15,6 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// What hyper writes in front of an answer's head when a body is read that was announced by `Expect`.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// What hyper ends a body with in the chunked coding.
+const END: &[u8] = b"0\r\n\r\n";
+
 /// Slices handed to one write in which a head is swapped; what does not fit follows with the next.
 const SLICES: usize = 16;
 
@@ -32,6 +35,8 @@ pub(super) enum Swap {
     /// Everything passes.
     #[default]
     Body,
+    /// So much is left of hyper's end of the body, in whose place ours goes out.
+    End { left: usize },
 }
 
 impl Swap {
@@ -76,6 +81,16 @@ impl Swap {
                     let n = ready!(poll_swapped(wire, cx, left, parts, out, meter))?;
                     *self = Self::Body;
                     return Poll::Ready(Ok((n, true)));
+                }
+                Self::Body if let Some(end) = out.end.take() => {
+                    out.queue(end.into());
+                    *self = Self::End { left: END.len() };
+                }
+                Self::End { left } => {
+                    ready!(poll_queued(wire, cx, out, meter))?;
+                    let n = left.min(parts[0].len());
+                    *self = if n < left { Self::End { left: left - n } } else { Self::Body };
+                    return Poll::Ready(Ok((n, false)));
                 }
                 Self::Body => {
                     // Anything queued goes first; nobody queues behind a head, so this is what a full socket left over.
@@ -300,6 +315,30 @@ mod tests {
         for width in [1, 7, 26, 1000] {
             assert_eq!(write(&[&theirs], "ours\r\n\r\n", width, true, false), expected);
             assert_eq!(write(&[&theirs], "ours\r\n\r\n", width, true, true), &expected[25..]);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_swapped_however_it_is_written() {
+        let ours = "0\r\nA: b\r\n\r\n";
+        for width in [1, 3, 1000] {
+            for parts in [&[&b"0\r\n\r\n"[..]][..], &[b"0\r\n", b"", b"\r\n"]] {
+                let mut wire = Wire::new(Narrow { out: Vec::new(), width, vectored: true, blocked: false });
+                let (out, meter, mut swap) = (Outgoing::default(), Meter::default(), Swap::Body);
+                let cx = &mut Context::from_waker(std::task::Waker::noop());
+                out.end.set(Some(ours.as_bytes().into()));
+                let mut left: Vec<&[u8]> = parts.to_vec();
+                while left.iter().any(|part| !part.is_empty()) {
+                    let slices: Vec<_> = left.iter().map(|part| IoSlice::new(part)).collect();
+                    if let Poll::Ready(result) = swap.poll_write(&mut wire, cx, &slices, &out, &meter) {
+                        let (n, _) = result.expect("written");
+                        let at = left.iter().position(|part| !part.is_empty()).expect("a part");
+                        left[at] = &left[at][n..];
+                    }
+                }
+                assert!(matches!(swap, Swap::Body));
+                assert_eq!(String::from_utf8(wire.into_parts().0.out).expect("text"), ours);
+            }
         }
     }
 

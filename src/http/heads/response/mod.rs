@@ -77,7 +77,7 @@ pub enum HeadError {
 
 impl HeadError {
     #[cold]
-    fn invalid(parts: &[&[u8]]) -> Self {
+    pub(super) fn invalid(parts: &[&[u8]]) -> Self {
         Self::Invalid(parts.concat().into())
     }
 }

@@ -18,7 +18,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     Variable::new("document_uri", path),
     Variable::new("request_uri", |ex, out| put_some(out, &ex.head.target)),
     Variable::new("request", |ex, out| put_some(out, &ex.head.line)),
-    Variable::new("request_method", |ex, out| put_some(out, &ex.head.method)),
+    Variable::new("request_method", |ex, out| put_some(out, ex.main_method.as_ref().unwrap_or(&ex.head.method))),
     Variable::new("request_length", |ex, out| number(out, request_length(ex))),
     Variable::new("request_time", |ex, out| {
         let ms = ex.elapsed_ms();

@@ -10,7 +10,7 @@ use crate::{
         exchange::{Exchange, Method},
         files,
         modules::core::Alias,
-        uri::parse_unsafe,
+        uri::{Unescape, parse_unsafe, split_args, unescape},
     },
     observe::error_log::Level,
 };
@@ -119,7 +119,11 @@ fn target(exchange: &Exchange, destination: &[u8]) -> Result<Vec<u8>, u16> {
         _ => behind_host(exchange, destination)?.ok_or_else(invalid)?,
     };
     let (uri, _) = parse_unsafe(written).map_err(|_| {
-        let uri = String::from_utf8_lossy(written);
+        // Where `%2e` hides the dots, it is told as what it stands for.
+        let mut plain = Vec::new();
+        unescape(split_args(written).0, Unescape::Plain, &mut plain);
+        let hidden = memchr::memmem::find(written, b"/..").is_none();
+        let uri = String::from_utf8_lossy(if hidden { &plain } else { written });
         exchange.log(Level::Err, &format!("unsafe URI \"{uri}\" was detected"));
         invalid()
     })?;

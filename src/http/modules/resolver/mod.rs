@@ -2,6 +2,7 @@
 
 mod names;
 mod question;
+mod service;
 
 use super::Room;
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     syntax::{Fault, Word},
 };
 pub use question::Failure;
+pub use service::{Service, Target, lookup_service};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
@@ -70,12 +72,29 @@ pub async fn resolve(exchange: &Exchange, name: &str) -> Result<Vec<IpAddr>, Str
 /// # Errors
 /// What the servers said, or that they said nothing in time.
 pub async fn lookup(servers: &NameServers, timeout: Duration, name: &str, log: Log) -> Result<Vec<IpAddr>, Failure> {
+    lookup_for_a_time(servers, timeout, name, log).await.map(|(addresses, _)| addresses)
+}
+
+/// The same, and for how many seconds they hold.
+///
+/// # Errors
+/// As [`lookup`].
+pub async fn lookup_for_a_time(
+    servers: &NameServers,
+    timeout: Duration,
+    name: &str,
+    log: Log,
+) -> Result<(Vec<IpAddr>, u64), Failure> {
     let name = question::name(name).ok_or(Failure::NotFound)?;
-    let addresses = names::of(servers).addresses(name, log);
+    in_time(timeout, names::of(servers).addresses(name, log)).await
+}
+
+/// Waits for an answer, but no longer than `resolver_timeout`; zero is for ever.
+async fn in_time<T>(timeout: Duration, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     if timeout.is_zero() {
-        return addresses.await;
+        return answer.await;
     }
-    tokio::time::timeout(timeout, addresses).await.unwrap_or(Err(Failure::TimedOut))
+    tokio::time::timeout(timeout, answer).await.unwrap_or(Err(Failure::TimedOut))
 }
 
 /// Where trouble with a server goes that does not end a lookup.

@@ -68,21 +68,35 @@ impl Names {
         Self { servers, next: Cell::new(0), nodes: RefCell::default(), born: Instant::now() }
     }
 
-    /// The addresses of a name: as the server listed them when it was asked for this, rotated by chance when
+    /// Whom to ask.
+    pub(super) fn servers(&self) -> &NameServers {
+        &self.servers
+    }
+
+    /// The server whose turn it is to be asked first.
+    pub(super) fn turn(&self) -> usize {
+        let first = self.next.get();
+        self.next.set((first + 1) % self.servers.servers.len().max(1));
+        first
+    }
+
+    /// The addresses of a name, and for how many seconds they hold: as the server listed them when it was asked for this, rotated by chance when
     /// they were known. Has to run inside a `LocalSet`.
     ///
     /// # Errors
     /// What the servers said.
-    pub(super) async fn addresses(self: Rc<Self>, mut name: Name, log: Log) -> Result<Vec<IpAddr>, Failure> {
+    pub(super) async fn addresses(self: Rc<Self>, mut name: Name, log: Log) -> Result<(Vec<IpAddr>, u64), Failure> {
         for _ in 0..=MAX_ALIASES {
-            let (answer, known) = match self.known(&name) {
-                Some(answer) => (answer, true),
-                None => (self.ask(&name, &log).await?, false),
+            let (answer, left) = match self.known(&name) {
+                Some((answer, left)) => (answer, Some(left)),
+                None => (self.ask(&name, &log).await?, None),
             };
             match &*answer {
                 Answer::Alias { target, .. } => name = target.clone(),
-                Answer::Addresses { v4, v6, .. } if known => return Ok(rotate(v4, v6, chance())),
-                Answer::Addresses { v4, v6, .. } => return Ok(rotate(v4, v6, [0; 3])),
+                Answer::Addresses { v4, v6, .. } => {
+                    let turns = if left.is_some() { chance() } else { [0; 3] };
+                    return Ok((rotate(v4, v6, turns), left.unwrap_or_else(|| self.kept(&answer))));
+                }
             }
         }
         Err(Failure::NotFound)
@@ -93,12 +107,18 @@ impl Names {
         self.born.elapsed().as_secs()
     }
 
-    fn known(&self, name: &Name) -> Option<Rc<Answer>> {
+    /// For how many seconds a new answer is kept.
+    fn kept(&self, answer: &Answer) -> u64 {
+        self.servers.valid.unwrap_or_else(|| u64::from(answer.ttl()))
+    }
+
+    /// What is known of a name, and for how many seconds yet.
+    fn known(&self, name: &Name) -> Option<(Rc<Answer>, u64)> {
         let now = self.now();
         match self.nodes.borrow_mut().get_mut(name) {
             Some(Node::Known { answer, valid, used }) if *valid >= now => {
                 *used = now;
-                Some(Rc::clone(answer))
+                Some((Rc::clone(answer), *valid - now))
             }
             _ => None,
         }
@@ -120,8 +140,7 @@ impl Names {
         let (answer, answered) = watch::channel(None);
         self.make_room();
         self.nodes.borrow_mut().insert(name.clone(), Node::Asking(answer.clone()));
-        let first = self.next.get();
-        self.next.set((first + 1) % self.servers.servers.len().max(1));
+        let first = self.turn();
         let question = Question { names: Rc::clone(self), name: name.clone() };
         tokio::task::spawn_local(question.run(first, answer, Rc::clone(log)));
         answered
@@ -167,8 +186,8 @@ impl Question {
         };
         if let Ok(answer) = &outcome {
             let now = self.names.now();
-            let kept = self.names.servers.valid.unwrap_or_else(|| u64::from(answer.ttl()));
-            let node = Node::Known { answer: Rc::clone(answer), valid: now.saturating_add(kept), used: now };
+            let valid = now.saturating_add(self.names.kept(answer));
+            let node = Node::Known { answer: Rc::clone(answer), valid, used: now };
             self.names.nodes.borrow_mut().insert(self.name.clone(), node);
         }
         answer.send_replace(Some(outcome));

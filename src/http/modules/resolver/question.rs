@@ -4,7 +4,7 @@
 use super::{Log, NameServers, Trouble};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
-    rr::{DNSClass, Name, RData, Record, RecordType},
+    rr::{DNSClass, Name, RData, Record, RecordType, rdata::SRV},
 };
 use std::{
     cell::RefCell,
@@ -93,12 +93,53 @@ pub(super) async fn ask(servers: &NameServers, first: usize, name: &Name, log: &
     combine(replies.into_inner())
 }
 
+/// Asks the servers for the servers of a service.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) async fn ask_service(
+    servers: &NameServers,
+    first: usize,
+    name: &Name,
+    log: &Log,
+) -> Result<ServiceAnswer, Failure> {
+    let records = Asked::new(&servers.servers, name.clone(), RecordType::SRV, log).ask(first).await?;
+    let ttl = records.iter().map(seconds).min().unwrap_or(0);
+    let (mut targets, mut alias) = (Vec::new(), None);
+    for record in records {
+        match record.data {
+            RData::SRV(srv) => targets.push(srv),
+            RData::CNAME(target) => alias = Some(target.0),
+            _ => {}
+        }
+    }
+    // Lower ones first; in the order they came otherwise (`ngx_resolver_cmp_srvs`).
+    targets.sort_by_key(|srv| srv.priority);
+    match alias {
+        _ if !targets.is_empty() => Ok(ServiceAnswer::Targets { targets, ttl }),
+        Some(target) => Ok(ServiceAnswer::Alias(target.to_lowercase())),
+        None => Err(Failure::NotFound),
+    }
+}
+
+/// What the servers say of a service.
+#[derive(Debug)]
+pub(super) enum ServiceAnswer {
+    Targets { targets: Vec<SRV>, ttl: u32 },
+    /// It is another name for this one.
+    Alias(Name),
+}
+
+/// How long a record may be kept; nonsense is not kept at all.
+fn seconds(record: &Record) -> u32 {
+    if i32::try_from(record.ttl).is_ok() { record.ttl } else { 0 }
+}
+
 /// One answer of the replies, in the order they came. Where none has an address it is the last that decides, as in
 /// `ngx_resolver_process_a`: it may name another name to ask for, or nothing.
 fn combine(replies: Vec<Result<Vec<Record>, Failure>>) -> Result<Answer, Failure> {
     let mut replies = replies.into_iter().collect::<Result<Vec<_>, _>>()?;
     let is_address = |record: &Record| matches!(record.data, RData::A(_) | RData::AAAA(_));
-    let seconds = |record: &Record| if i32::try_from(record.ttl).is_ok() { record.ttl } else { 0 };
     let ttl = replies.iter().flatten().map(seconds).min().unwrap_or(0);
     if !replies.iter().flatten().any(is_address) {
         replies = replies.pop().into_iter().collect();

@@ -411,7 +411,7 @@ fn evaluate(page: &Page, text: &[u8]) -> Result<Vec<u8>, Failure> {
             page.log(Level::Err, &message);
             Failure::Directive
         }
-        Fault::Variable => Failure::Request(BodyError::Subrequest),
+        Fault::Variable => Failure::Request(BodyError::Subrequest(0)),
     })
 }
 

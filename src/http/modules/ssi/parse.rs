@@ -305,9 +305,9 @@ mod tests {
                             let params = directive
                                 .params
                                 .iter()
-                                .map(|(name, value)| format!(" {}={}", super::text(name), super::text(value)));
+                                .map(|(name, value)| format!(" {}={}", text(name), text(value)));
                             let params: String = params.collect();
-                            out.push_str(&format!("{{{}{params}}}", super::text(&directive.command)));
+                            out.push_str(&format!("{{{}{params}}}", text(&directive.command)));
                         }
                     }
                 }

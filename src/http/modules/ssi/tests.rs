@@ -80,7 +80,7 @@ fn the_first_condition_that_holds_chooses_what_is_put_out() {
             &["2", ERROR, "3"].concat(),
         ),
         (r#"<!--#if expr="1" -->1<!--#if expr="1" -->2<!--#endif -->3"#, &["1", ERROR, "23"].concat()),
-        (r#"<!--#if expr="$arg_a" -->1<!--#else -->2<!--#else -->3<!--#endif -->"#, "1"),
+        (r#"<!--#if expr="$arg_a" -->1<!--#else -->2<!--#else -->3<!--#endif -->"#, &["1", ERROR].concat()),
         (r#"<!--#else -->x<!--#endif -->y"#, &[ERROR, "x", ERROR, "y"].concat()),
         (r#"<!--#if expr="$a ? b" -->x<!--#endif -->"#, &[ERROR, "x", ERROR].concat()),
     ]);
@@ -214,7 +214,7 @@ fn pages_have_neither_date_nor_length() {
     let dated = answer("ssi_last_modified on;", "x");
     assert!(dated.header("etag").is_some_and(|etag| etag.starts_with("W/")));
     assert!(dated.header("last-modified").is_some());
-    let other = answer("ssi_types text/plain; default_type image/png;", "<!--#echo -->");
+    let other = answer("ssi_types text/plain; location /d/ { default_type image/png; }", "<!--#echo -->");
     assert_eq!((other.text(), other.header("content-length")), ("<!--#echo -->".to_owned(), Some("13")));
     let server = "ssi on; default_type text/html; location / { return 200 <!--#echo-->; }";
     assert_eq!(ask(server, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").text(), "");

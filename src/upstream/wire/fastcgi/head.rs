@@ -26,6 +26,8 @@ pub struct FastCgiHead {
     decoded: usize,
     /// Bytes as they came, which have to fit into `fastcgi_buffer_size`.
     raw: usize,
+    /// Where among all bytes the head ends.
+    end: u64,
     /// What was said to the error stream, and not told yet.
     said: Vec<Bytes>,
 }
@@ -33,7 +35,7 @@ pub struct FastCgiHead {
 impl FastCgiHead {
     pub fn new(reading: Reading) -> Self {
         let (parser, records) = (CgiParser::fields_only(), Records::default());
-        Self { parser, records, reading, decoded: 0, raw: 0, said: Vec::new() }
+        Self { parser, records, reading, decoded: 0, raw: 0, end: 0, said: Vec::new() }
     }
 
     /// Reads on: new bytes stand behind those that were left. Their framing is taken out.
@@ -63,7 +65,10 @@ impl FastCgiHead {
             return Err(HeadError::Caught);
         }
         match parsed? {
-            Progress::Complete(n) => Ok(Progress::Complete(n)),
+            Progress::Complete(n) => {
+                self.end = self.records.raw_at(n as u64);
+                Ok(Progress::Complete(n))
+            }
             Progress::Partial => {
                 let records = &self.records;
                 let invalid = |text: String| Err(HeadError::Invalid(text.into()));
@@ -91,7 +96,8 @@ impl FastCgiHead {
     pub fn finish(&mut self, bytes: Bytes) -> ResponseHead {
         self.decoded -= bytes.len();
         // Whether the connection lives on is not for fields to say.
-        ResponseHead { close: false, ..self.parser.finish(bytes) }
+        let length = usize::try_from(self.end).unwrap_or(usize::MAX);
+        ResponseHead { close: false, length, ..self.parser.finish(bytes) }
     }
 
     /// What is needed to read on behind the head: the place in the records, and how many of the bytes that are left are

@@ -13,6 +13,10 @@ pub struct Records {
     /// Padding that is yet to come of this record.
     padding: u8,
     payload: u64,
+    /// All bytes.
+    raw: u64,
+    /// Where stretches of output begin, in output and in all bytes, of what was looked at last.
+    runs: Vec<(u64, u64)>,
     said: Vec<u8>,
     lines: Vec<Line>,
     /// An empty record has closed the output.
@@ -66,6 +70,8 @@ impl Records {
     /// Walks over the next bytes and takes out, in place, everything but output: the first so many bytes.
     pub fn unwrap(&mut self, bytes: &mut [u8]) -> usize {
         let (mut at, mut kept) = (0, 0);
+        let before = self.raw;
+        self.runs.clear();
         while at < bytes.len() {
             if self.ended {
                 (self.ended, self.more) = (false, true);
@@ -83,6 +89,7 @@ impl Records {
                     let n = here.min(usize::from(self.left));
                     match self.kind {
                         STDOUT => {
+                            self.runs.push((self.payload, before + at as u64));
                             bytes.copy_within(at..at + n, kept);
                             kept += n;
                             self.payload += n as u64;
@@ -102,7 +109,15 @@ impl Records {
                 }
             }
         }
+        self.raw = before + bytes.len() as u64;
         kept
+    }
+
+    /// How many of all bytes there were when there was so much output: more than none, and the last of it in what was
+    /// looked at last.
+    pub fn raw_at(&self, payload: u64) -> u64 {
+        let run = self.runs.iter().rfind(|(start, _)| *start < payload);
+        run.map_or(self.raw, |(start, raw)| raw + (payload - start))
     }
 
     /// One byte of a record's header.

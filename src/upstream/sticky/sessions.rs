@@ -1,0 +1,199 @@
+//! What `sticky learn` remembers: which session is served by which peer, as long as it is used now and then.
+
+use md5::{Digest, Md5};
+use smallvec::SmallVec;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+/// The bytes of one session in nginx's zone.
+const NODE: usize = 256;
+
+/// A peer as `sticky` knows it; never longer than 32 bytes.
+pub(in crate::upstream) type Sid = SmallVec<[u8; 32]>;
+
+/// The sessions of one zone, for all threads.
+#[derive(Debug)]
+pub struct Sessions {
+    /// The zone's name.
+    pub zone: String,
+    /// The zone's size in bytes.
+    pub size: usize,
+    /// How long an unused session is remembered.
+    timeout: Duration,
+    table: OnceLock<Arc<Mutex<Table>>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    sessions: HashMap<Key, Session>,
+    /// The sessions by their last use.
+    order: BTreeMap<(u64, u64), Key>,
+    /// Counts uses, to tell those of the same millisecond apart.
+    uses: u64,
+}
+
+/// The MD5 of a session's name.
+type Key = [u8; 16];
+
+#[derive(Debug)]
+struct Session {
+    sid: Sid,
+    used: (u64, u64),
+}
+
+impl Sessions {
+    /// A zone in which nothing is remembered yet.
+    pub fn new(zone: String, size: usize, timeout: Duration) -> Self {
+        Self { zone, size, timeout, table: OnceLock::new() }
+    }
+
+    /// Remembers what the generation before knew of a zone of the same size.
+    pub(in crate::upstream) fn adopt(&self, previous: &Self) {
+        if self.zone == previous.zone && self.size == previous.size {
+            // A zone that is in use already keeps what it has.
+            let _ = self.table.set(Arc::clone(previous.table()));
+        }
+    }
+
+    /// The peer of a session.
+    pub(in crate::upstream) fn find(&self, session: &[u8], now: u64) -> Option<Sid> {
+        if session.is_empty() {
+            return None;
+        }
+        let mut table = self.lock();
+        table.expire(now, self.timeout);
+        table.sessions.get(&key(session)).map(|session| session.sid.clone())
+    }
+
+    fn table(&self) -> &Arc<Mutex<Table>> {
+        self.table.get_or_init(Arc::default)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table().lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Forgets who was not used for that long.
+    fn expire(&mut self, now: u64, timeout: Duration) {
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        while let Some(oldest) = self.order.first_entry().filter(|oldest| oldest.key().0.saturating_add(timeout) <= now) {
+            self.sessions.remove(&oldest.remove());
+        }
+    }
+
+    fn learn(&mut self, key: Key, sid: &[u8], now: u64) {
+        self.uses += 1;
+        let used = (now, self.uses);
+        let session = Session { sid: Sid::from_slice(sid), used };
+        if let Some(before) = self.sessions.insert(key, session) {
+            self.order.remove(&before.used);
+        }
+        self.order.insert(used, key);
+    }
+}
+
+fn key(session: &[u8]) -> Key {
+    Md5::digest(session).into()
+}
+
+/// What an answer teaches: whose session it belongs to.
+#[derive(Debug)]
+pub struct Lesson {
+    sessions: Arc<Sessions>,
+    key: Key,
+    /// The session may be a new one.
+    begins: bool,
+    at_once: bool,
+}
+
+impl Lesson {
+    /// About a session that an answer began, or that its request named. `at_once`: when the head of the answer is here.
+    pub(super) fn new(sessions: &Arc<Sessions>, session: &[u8], begins: bool, at_once: bool) -> Self {
+        Self { sessions: Arc::clone(sessions), key: key(session), begins, at_once }
+    }
+
+    /// Whether it is learned from the head of the answer.
+    pub(in crate::upstream) fn at_once(&self) -> bool {
+        self.at_once
+    }
+
+    /// The session is served by this peer.
+    pub(in crate::upstream) fn learn(&self, sid: &[u8], now: u64) {
+        let mut table = self.sessions.lock();
+        table.expire(now, self.sessions.timeout);
+        if !table.sessions.contains_key(&self.key) {
+            if !self.begins {
+                return;
+            }
+            // nginx, too, forgets whoever was unused for longest when its zone is full.
+            if table.sessions.len() >= (self.sessions.size / NODE).max(1)
+                && let Some((_, oldest)) = table.order.pop_first()
+            {
+                table.sessions.remove(&oldest);
+            }
+        }
+        table.learn(self.key, sid, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions() -> Arc<Sessions> {
+        Arc::new(Sessions::new("z".into(), 4 * NODE, Duration::from_secs(10)))
+    }
+
+    fn learn(sessions: &Arc<Sessions>, session: &str, begins: bool, sid: &str, now: u64) {
+        Lesson::new(sessions, session.as_bytes(), begins, false).learn(sid.as_bytes(), now);
+    }
+
+    fn find(sessions: &Sessions, session: &str, now: u64) -> String {
+        String::from_utf8(sessions.find(session.as_bytes(), now).unwrap_or_default().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_session_is_remembered_as_long_as_it_is_used() {
+        let sessions = sessions();
+        learn(&sessions, "a", true, "one", 0);
+        assert_eq!(find(&sessions, "a", 9_999), "one");
+        learn(&sessions, "a", false, "one", 9_999);
+        assert_eq!(find(&sessions, "a", 19_000), "one", "looking it up is no use of it, an answer is");
+        assert_eq!(find(&sessions, "a", 19_999), "");
+    }
+
+    #[test]
+    fn a_session_may_move_and_only_an_answer_that_begins_one_makes_one() {
+        let sessions = sessions();
+        learn(&sessions, "a", false, "one", 0);
+        assert_eq!(find(&sessions, "a", 1), "");
+        learn(&sessions, "a", true, "one", 0);
+        learn(&sessions, "a", false, "two", 0);
+        assert_eq!(find(&sessions, "a", 1), "two");
+        assert_eq!(find(&sessions, "", 1), "");
+    }
+
+    #[test]
+    fn a_full_zone_forgets_the_session_that_was_unused_for_longest() {
+        let sessions = sessions();
+        ["a", "b", "c", "d"].iter().for_each(|name| learn(&sessions, name, true, name, 0));
+        learn(&sessions, "a", false, "a", 0);
+        learn(&sessions, "e", true, "e", 0);
+        assert_eq!(["a", "b", "c", "d", "e"].map(|name| find(&sessions, name, 1)), ["a", "", "c", "d", "e"]);
+    }
+
+    #[test]
+    fn a_reload_keeps_the_sessions_of_a_zone_of_the_same_size() {
+        let old = sessions();
+        learn(&old, "a", true, "one", 0);
+        let (new, larger) = (sessions(), Sessions::new("z".into(), 8 * NODE, Duration::from_secs(10)));
+        new.adopt(&old);
+        larger.adopt(&old);
+        assert_eq!((find(&new, "a", 1), find(&larger, "a", 1)), ("one".into(), String::new()));
+    }
+}
