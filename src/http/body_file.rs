@@ -9,7 +9,7 @@ use crate::{
 use std::{
     fs::{self, File},
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// The file of a body.
@@ -40,18 +40,38 @@ impl Drop for BodyFile {
     }
 }
 
-/// Puts a body that was read into a file, where the location wants that and there is a body.
+/// Says where the body that is to be read goes if it is too long for so many bytes of memory, or in any case where the location wants
+/// that.
 ///
 /// # Errors
 /// [`RequestBodyError::Disk`].
-pub fn keep(exchange: &mut Exchange) -> Result<(), RequestBodyError> {
-    let kind = exchange.location.settings.core.client_body_in_file_only;
-    if kind == InFileOnly::Off || !exchange.head.has_body() || exchange.body.file_name().is_some() {
-        return Ok(());
+pub fn prepare(exchange: &mut Exchange, memory: usize) -> Result<(), RequestBodyError> {
+    let core = &exchange.location.settings.core;
+    let kind = core.client_body_in_file_only;
+    if kind == InFileOnly::Off && exchange.head.content_length.is_none_or(|length| length > memory as u64) {
+        let folder = core.client_body_temp_path.as_ref().unwrap_or(&exchange.http.client_body_temp);
+        exchange.body.spill_into(folder.clone());
+    } else if kind != InFileOnly::Off && exchange.body.file_name().is_none() {
+        let (file, path) = open(exchange)?;
+        exchange.log(Level::Notice, &buffered_to(&path));
+        let remove = (kind == InFileOnly::Clean).then(|| path.clone());
+        exchange.body.read_to((file, BodyFile { name: path.into_os_string().into_vec(), remove }));
     }
-    let (file, path) = open(exchange)?;
-    let remove = (kind == InFileOnly::Clean).then(|| path.clone());
-    exchange.body.put_into((file, BodyFile { name: path.into_os_string().into_vec(), remove }))
+    Ok(())
+}
+
+/// A new file for a body that is too long for the memory. Only its name stays.
+///
+/// # Errors
+/// What there is to log.
+pub fn spill(folder: &TempPath) -> Result<(File, BodyFile, String), String> {
+    let (file, path) = temp_files::create_unnamed(folder).map_err(|fault| fault.to_string())?;
+    let text = buffered_to(&path);
+    Ok((file, BodyFile { name: path.into_os_string().into_vec(), remove: None }, text))
+}
+
+fn buffered_to(path: &Path) -> String {
+    format!("a client request body is buffered to a temporary file {}", path.display())
 }
 
 /// Has the body that is to be read written to a file of its own, which goes with the request unless somebody takes it

@@ -30,6 +30,7 @@ pub mod range;
 pub mod ranges;
 pub mod redirect;
 pub mod regex;
+pub mod request_body;
 pub mod response;
 pub mod special;
 pub mod status;

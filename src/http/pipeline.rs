@@ -30,7 +30,7 @@ pub async fn answer(exchange: &mut Exchange) -> Option<Response> {
             realip::replace(exchange);
             phases(exchange, Entry::Server).await
         }
-        ended => ended,
+        ended @ Phase::Break(_) => ended,
     };
     conclude(exchange, ended).await
 }
@@ -70,6 +70,58 @@ pub async fn post_action(exchange: &mut Exchange) {
         if exchange.redirects_left == 0 {
             return;
         }
+    }
+}
+
+/// Answers a request of the server's own (`ngx_http_handler`).
+pub async fn subrequest(exchange: &mut Exchange) -> Option<Response> {
+    let ended = phases(exchange, Entry::Server).await;
+    conclude(exchange, ended).await
+}
+
+/// Answers a request that is refused before any phase.
+pub async fn refuse(exchange: &mut Exchange, status: u16) -> Option<Response> {
+    conclude(exchange, Phase::Break(Break::Status(status))).await
+}
+
+/// Follows internal redirects until there is an answer.
+async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Response> {
+    loop {
+        let redirect = match ended {
+            Phase::Break(Break::Answer(response)) => match filters(exchange, *response).await {
+                Ok(response) => return Some(response),
+                Err(instead) => {
+                    ended = Phase::Break(instead);
+                    continue;
+                }
+            },
+            Phase::Break(Break::Close) => return None,
+            Phase::Break(Break::Redirect(redirect)) => redirect,
+            Phase::Break(Break::Status(_)) if exchange.terms.stub.is_some() => {
+                ended = special::stub(exchange).into_phase();
+                continue;
+            }
+            Phase::Break(Break::Status(status)) => match error_page::lookup(exchange, status) {
+                Some(error_page::Page::Redirect(redirect)) => redirect,
+                Some(error_page::Page::Answer(response)) => {
+                    ended = Phase::Break(Break::Answer(response));
+                    continue;
+                }
+                None => {
+                    exchange.state.error_page.kept.remove("etag");
+                    ended = special::response(exchange, status).into_phase();
+                    continue;
+                }
+            },
+            Phase::Continue(()) => {
+                ended = Phase::Break(Break::Status(404));
+                continue;
+            }
+        };
+        ended = match follow(exchange, redirect) {
+            Ok(entry) => phases(exchange, entry).await,
+            Err(status) => Phase::Break(Break::Status(status)),
+        };
     }
 }
 

@@ -188,6 +188,6 @@ fn an_idle_connection_is_small_and_a_request_is_bounded() {
         assert!(size_of::<Connection>() <= 256);
         let (stream, _other) = tokio::io::duplex(64);
         let size = size_of_val(&connection::serve(stream, connection));
-        assert!(size <= 512, "{size}");
+        assert!(size <= 400, "{size}");
     });
 }

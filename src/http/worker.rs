@@ -21,6 +21,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::Waker,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{sync::Notify, task::AbortHandle};
@@ -33,8 +34,11 @@ pub struct Worker {
     pub counts: Arc<Counts>,
     /// Set when the process ends gracefully: connections close as soon as they are idle.
     pub quitting: Cell<bool>,
-    /// Wakes idle connections when something changes that may end them.
-    pub changed: Arc<Notify>,
+    /// Counts what may end connections that are idle.
+    pub changes: Cell<u64>,
+    /// The tasks of the connections that have been idle, by their numbers, to be woken then: a list, because every
+    /// connection is on it, and what tokio offers for it is five times as large for each.
+    idlers: RefCell<BTreeMap<u64, Waker>>,
     /// Connections with smaller numbers have no more time: `worker_shutdown_timeout` is over for them.
     pub expired: Cell<u64>,
     /// The tasks of the connections that it is counted for, by their numbers.
@@ -103,7 +107,7 @@ pub async fn serve(mut thread: Thread<Generation>) {
                     }
                 }
                 doors.extend(added.into_iter().map(|listener| Door::open(&worker, listener)));
-                worker.changed.notify_waiters();
+                worker.changed();
                 super::modules::upstream::watch(&generation.http);
                 drop(done);
             }
@@ -112,7 +116,7 @@ pub async fn serve(mut thread: Thread<Generation>) {
                     door.close().await;
                 }
                 worker.quitting.set(true);
-                worker.changed.notify_waiters();
+                worker.changed();
                 tokio::select! {
                     () = worker.all_closed() => break,
                     change = thread.changes.next() => {
@@ -231,7 +235,8 @@ impl Worker {
             pool: Pool::default(),
             counts,
             quitting: Cell::new(false),
-            changed: Arc::new(Notify::new()),
+            changes: Cell::new(0),
+            idlers: RefCell::default(),
             expired: Cell::new(0),
             ending: RefCell::default(),
             connections: Cell::new(0),
@@ -298,6 +303,17 @@ impl Worker {
         });
     }
 
+    /// Wakes a connection's task whenever something changes, for as long as the connection is open.
+    pub fn wake_when_changed(&self, serial: u64, waker: &Waker) {
+        self.idlers.borrow_mut().insert(serial, waker.clone());
+    }
+
+    /// Something has changed that may end connections.
+    fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
+        self.idlers.borrow().values().for_each(Waker::wake_by_ref);
+    }
+
     async fn all_closed(&self) {
         while self.connections.get() > 0 {
             self.emptied.notified().await;
@@ -326,6 +342,8 @@ impl Drop for Open {
     fn drop(&mut self) {
         let Self { worker, serial } = self;
         worker.ending.borrow_mut().remove(serial);
+        let waker = worker.idlers.borrow_mut().remove(serial);
+        drop(waker);
         worker.connections.set(worker.connections.get() - 1);
         worker.counts.active.fetch_sub(1, Relaxed);
         if worker.connections.get() == 0 {

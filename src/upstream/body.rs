@@ -49,6 +49,8 @@ struct Pipe {
     waited: bool,
     /// Bytes of the body so far.
     length: u64,
+    /// Its length for the log, once that is known.
+    counted: Option<u64>,
     /// When the attempt began.
     began: Option<Instant>,
     /// How long it took, where it had ended before its client had it.
@@ -124,6 +126,7 @@ impl UpstreamBody {
             until: None,
             waited: false,
             length: 0,
+            counted: None,
             began: None,
             took: None,
             selection: None,
@@ -151,9 +154,13 @@ impl UpstreamBody {
         pipe.source = Some(source);
     }
 
-    /// Nobody wants it. If there is none, its connection can serve others.
-    pub fn forgo(&self) {
+    /// Nobody wants it. If there is none, its connection can serve others. Unless it `counts`, what has come of it is no
+    /// part of any answer.
+    pub fn forgo(&self, counts: bool) {
         let pipe = &mut *self.0.borrow_mut();
+        if !counts {
+            pipe.counted = Some(0);
+        }
         if pipe.rest.is_over() {
             pipe.end(true);
         }
@@ -181,7 +188,10 @@ impl UpstreamBody {
     pub fn pass_trailers(&self, exchange: &mut Exchange) {
         let pipe = self.0.borrow();
         if let (Some(fields), Some(hidden)) = (pipe.rest.trailers(), &pipe.hidden) {
-            fields.iter().filter(|field| !hidden(&field.name)).for_each(|field| exchange.sent.trailers.add(field.clone()));
+            fields
+                .iter()
+                .filter(|field| !hidden(&field.name))
+                .for_each(|field| exchange.sent.trailers.add(field.clone()));
             exchange.upstream_trailers = fields.clone();
         }
     }
@@ -220,7 +230,7 @@ impl UpstreamBody {
         exchange.note_traffic(&pipe.meter);
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.response_ms = pipe.took.or_else(|| pipe.began.map(|began| now.millis_since(began)));
-            attempt.response_length = pipe.length;
+            attempt.response_length = pipe.counted();
         }
         if pipe.failed.is_some() || !pipe.rest.notes().is_empty() {
             pipe.tell(exchange);
@@ -442,8 +452,14 @@ impl Pipe {
         }
     }
 
+    /// Its length so far as nginx counts it. Afterwards others may use the connection.
+    fn counted(&self) -> u64 {
+        self.counted.unwrap_or_else(|| self.rest.length(self.length, self.meter.received_now()))
+    }
+
     /// Nothing more comes. If that is how it should be, the connection can serve others.
     fn end(&mut self, well: bool) {
+        self.counted = Some(self.counted());
         if let Some(store) = self.store.as_mut().filter(|_| well && self.lease.is_some()) {
             store.finish();
         }
@@ -484,8 +500,12 @@ impl Drop for Pipe {
         if self.rest.is_over() {
             self.end(true);
         }
-        if let Some(lease) = self.lease.take().filter(|lease| lease.keep && self.rest.wants_end()) {
-            lease.give_back(Some(self.rest.take()));
+        if let Some(lease) = self.lease.take().filter(|_| self.rest.wants_end()) {
+            let rest = self.rest.take();
+            match lease.keep {
+                true => lease.give_back(Some(rest)),
+                false => lease.worker.pool.see_off(lease.link, rest, lease.worker.clock.instant() + self.gap),
+            }
         }
         self.release();
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every file, and the test that runs it; a file for Docker Compose is not ours to run.
-const RUN_BY: [(&str, &str); 16] = [
+const RUN_BY: [(&str, &str); 20] = [
     ("000-tornado/nginx.conf.default", "tutorials::t000"),
     ("000-tornado/python.conf", "tutorials::t000"),
     ("001-debian-http-server/site-block.conf", "tutorials::t001"),
@@ -25,7 +25,11 @@ const RUN_BY: [(&str, &str); 16] = [
     ("004-django-uwsgi/docker-compose.yml", "nobody"),
     ("004-django-uwsgi/my_nginx.conf", "tutorials::t004"),
     ("004-django-uwsgi/nginx.conf", "tutorials::t004"),
+    ("drupal/site.conf", "php"),
+    ("laravel/site.conf", "php"),
+    ("nextcloud/site.conf", "php"),
     ("quickstart.conf", "examples"),
+    ("wordpress/site.conf", "php"),
 ];
 
 #[test]

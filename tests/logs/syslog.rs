@@ -63,7 +63,10 @@ fn a_syslog_server_that_is_not_there_costs_lines_and_nothing_else() {
     let log = server.error_log();
     assert!(log.contains("[alert]") && log.contains("connect() failed (2: No such file or directory)"), "{log}");
     assert!(log.contains(" while logging to syslog, server: unix:log.sock"), "{log}");
-    assert!(log.contains("[warn]") && log.contains(" send() to syslog failed while logging request, client: "), "{log}");
+    assert!(
+        log.contains("[warn]") && log.contains(" send() to syslog failed while logging request, client: "),
+        "{log}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Values that are sets of bits: words that add up, and rights of files.
 
-use super::words::choose_mask;
+use super::words::add_to_mask;
 use crate::config::args::{Args, FromArgs, Slot};
 use crate::syntax::Fault;
 use std::{marker::PhantomData, ops::RangeInclusive};
@@ -42,8 +42,8 @@ impl<C: Choices> Default for Mask<C> {
 
 impl<C: Choices> Slot for Mask<C> {
     fn fill(&mut self, args: &Args<'_>) -> Result<(), Fault> {
-        let bits = choose_mask(args, C::CHOICES)?;
-        self.0 = if args.first { bits } else { self.0 | bits };
+        let said_before = if args.first { 0 } else { self.0 };
+        self.0 = add_to_mask(said_before, args, C::CHOICES)?;
         Ok(())
     }
 

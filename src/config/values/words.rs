@@ -74,7 +74,14 @@ pub fn choose<T: Copy>(args: &Args<'_>, choices: &[(&str, T)]) -> Result<T, Faul
 /// # Errors
 /// `invalid value "X"`, with the choices as help.
 pub fn choose_mask(args: &Args<'_>, choices: &[(&str, u32)]) -> Result<u32, Fault> {
-    let mut mask = 0;
+    add_to_mask(0, args, choices)
+}
+
+/// The same, for a directive whose mentions add up.
+///
+/// # Errors
+/// The same.
+pub(super) fn add_to_mask(mut mask: u32, args: &Args<'_>, choices: &[(&str, u32)]) -> Result<u32, Fault> {
     for word in args.words() {
         let found = choices.iter().find(|(name, _)| word.value.eq_ignore_ascii_case(name.as_bytes()));
         let (_, bit) = found.ok_or_else(|| args.invalid(word).help(one_of(choices)))?;

@@ -2,12 +2,13 @@
 
 mod close;
 mod service;
+mod turn;
 mod wait;
 
 use super::{
     exchange::Exchange,
     generation::Http,
-    heads::{self, Asked, Limits, ServerHandle, ServerSide, Stop},
+    heads::{self, Limits, Refusal, RequestHead, ServerHandle, ServerSide, Stop},
     listener::{Listener, Virtual},
     pipeline,
     worker::Worker,
@@ -17,25 +18,21 @@ use crate::{
     observe::error_log::{self, Level},
     upstream::{body::UpstreamBody, wire::proxy_protocol},
 };
-use hyper::server::conn::http1;
-use service::Service;
 pub use service::keeps;
 #[cfg(test)]
 pub(super) use service::{exchange, place};
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    future::{Future, poll_fn},
+    future::Future,
     net::IpAddr,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    task::Context,
     time::Instant,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Sleep,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use turn::Outcome;
 
 /// What a connection is made of.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
@@ -87,12 +84,9 @@ pub struct Connection {
     local: Address,
     remote: Address,
     texts: OnceCell<Box<Texts>>,
-    finishing: RefCell<Option<Box<Exchange>>>,
-    tunnel: RefCell<Option<service::Switch>>,
+    finishing: Cell<Option<Box<Exchange>>>,
     /// The answer of an upstream that is sent just now, and has more to come.
     sending: Cell<Option<UpstreamBody>>,
-    /// The answer's body goes on when everything before that is written.
-    flushing: Cell<bool>,
 }
 
 /// Addresses as texts.
@@ -128,10 +122,8 @@ impl Connection {
             local,
             remote,
             texts: OnceCell::new(),
-            finishing: RefCell::new(None),
-            tunnel: RefCell::new(None),
+            finishing: Cell::new(None),
             sending: Cell::new(None),
-            flushing: Cell::new(false),
         }
     }
 
@@ -254,18 +246,7 @@ impl Connection {
         self.sending.set(Some(body));
     }
 
-    /// Whether the client has yet to take what was written for it. If so, the answer's body is asked again when it has.
-    pub fn wait_for_flush(&self) -> bool {
-        let blocked = self.side.write_blocked();
-        self.flushing.set(blocked);
-        blocked
-    }
-
     fn read_ahead(&self, cx: &mut Context<'_>) {
-        if self.flushing.get() && !self.side.write_blocked() {
-            self.flushing.set(false);
-            cx.waker().wake_by_ref();
-        }
         if let Some(body) = self.sending.take()
             && body.poll_ahead(cx)
         {
@@ -276,17 +257,18 @@ impl Connection {
     /// Takes a request whose answer's last byte was handed over, to log it when it has left.
     pub fn finished(&self, exchange: Box<Exchange>) {
         self.sending.take();
-        *self.finishing.borrow_mut() = Some(exchange);
+        self.finishing.set(Some(exchange));
     }
 
     /// What the request that has ended still has to do before it is logged. On the heap, so that an idle connection does
     /// not carry it.
     fn post_action(self: &Rc<Self>) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
-        let acts = |exchange: &Exchange| exchange.location.settings.core.post_action.is_some();
-        if !self.finishing.borrow().as_deref().is_some_and(acts) {
+        let exchange = self.finishing.take()?;
+        if exchange.location.settings.core.post_action.is_none() {
+            self.finishing.set(Some(exchange));
             return None;
         }
-        let (this, mut exchange) = (Rc::clone(self), self.finishing.take()?);
+        let (this, mut exchange) = (Rc::clone(self), exchange);
         Some(Box::pin(async move {
             pipeline::post_action(&mut exchange).await;
             this.finished(exchange);
@@ -328,9 +310,16 @@ impl Connection {
     }
 }
 
+/// What a client asked: a request, or one that nginx refuses.
+#[expect(clippy::large_enum_variant, reason = "it is moved twice in its life, and almost always the large one")]
+enum Asked {
+    Request(RequestHead),
+    Refused(Box<Refusal>),
+}
+
 /// Reads and answers requests until the connection ends.
 pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
-    let (_, handle) = heads::server(stream);
+    let handle = heads::server(stream);
     if let Some(connection) = Rc::get_mut(&mut connection) {
         connection.side = handle.side().clone();
     }
@@ -338,13 +327,12 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
     if connection.with_host(|host| host.proxy_protocol) && !Box::pin(wait::proxy_header(&handle, &connection)).await {
         return;
     }
-    let mut hyper: Option<Pin<Box<http1::Connection<heads::ServerIo<S>, Service>>>> = None;
     let mut idle = wait::Idle::First;
-    let mut timers = wait::Timers::new(&connection);
+    let mut timers = wait::Timers::default();
     loop {
-        let asked = match wait::next(&handle, &connection, idle, &mut hyper, &mut timers).await {
-            Ok(head) => Asked::Request(head),
-            Err(wait::End::Stop(Stop::Refused(refusal))) => Asked::Refused(refusal),
+        let work = match wait::next(&handle, &connection, idle, &mut timers).await {
+            Ok(head) => begin(&handle, &connection, Asked::Request(head)),
+            Err(wait::End::Stop(Stop::Refused(refusal))) => begin(&handle, &connection, Asked::Refused(refusal)),
             Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
                 service::log_unfinished(&connection, *refusal);
                 return;
@@ -361,51 +349,50 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                 return;
             }
         };
-        connection.requests.set(connection.requests.get() + 1);
-        connection.worker.counts.requests.fetch_add(1, Relaxed);
-        connection.worker.counts.writing.fetch_add(1, Relaxed);
-        connection.abortable.set(false);
-        handle.deliver(asked);
-        let conn = hyper.get_or_insert_with(|| {
-            let service = Service::new(Rc::clone(&connection));
-            Box::pin(heads::server_builder().serve_connection(handle.io(), service))
-        });
-        let outcome = drive(conn.as_mut(), &handle, &connection).await;
+        let outcome = turn::drive(&handle, &connection, work).await;
         connection.worker.counts.writing.fetch_sub(1, Relaxed);
-        if let Outcome::End { .. } = outcome {
-            // Dropping hyper drops an answer under way, which then counts as ended.
-            drop(hyper.take());
-        }
         if let Some(action) = connection.post_action() {
             action.await;
         }
         match outcome {
             Outcome::Next => match connection.settle() {
-                Some(keep) if !connection.broken.get() => idle = wait::Idle::Between(keep),
-                _ => return,
+                Some(keep) => idle = wait::Idle::Between(keep),
+                None => return,
             },
+            Outcome::Switch(switch) => {
+                Box::pin(service::tunnel(&handle, &connection, switch)).await;
+                connection.settle();
+                return;
+            }
             Outcome::End { linger } => {
-                let switch = connection.tunnel.borrow_mut().take();
-                match switch {
-                    // On the heap, so that an idle connection does not carry it.
-                    Some(switch) => {
-                        Box::pin(service::tunnel(&handle, &connection, switch)).await;
-                        connection.settle();
-                    }
-                    None => {
-                        // The log has its line before the client sees the end.
-                        connection.settle();
-                        if connection.reset.get() {
-                            handle.with_stream(Stream::reset_when_closed);
-                        } else if linger {
-                            Box::pin(close::linger(&handle, &connection)).await;
-                        }
-                    }
+                // The log has its line before the client sees the end.
+                connection.settle();
+                if connection.reset.get() {
+                    handle.with_stream(Stream::reset_when_closed);
+                } else if linger {
+                    Box::pin(close::linger(&handle, &connection)).await;
                 }
                 return;
             }
         }
     }
+}
+
+/// Begins to answer. On the heap, so that an idle connection does not carry it.
+fn begin<S: Stream>(
+    handle: &ServerHandle<S>,
+    connection: &Rc<Connection>,
+    asked: Asked,
+) -> Pin<Box<impl Future<Output = Option<Box<service::Answer>>> + use<S>>> {
+    match &asked {
+        Asked::Request(head) => handle.begin(head),
+        Asked::Refused(_) => handle.begin_refused(),
+    }
+    connection.requests.set(connection.requests.get() + 1);
+    connection.worker.counts.requests.fetch_add(1, Relaxed);
+    connection.worker.counts.writing.fetch_add(1, Relaxed);
+    connection.abortable.set(false);
+    Box::pin(service::answer(Rc::clone(connection), asked, handle.incoming()))
 }
 
 /// Logs the request in which a connection is ended because `worker_shutdown_timeout` is over.
@@ -416,67 +403,5 @@ impl Drop for End {
         if self.0.serial < self.0.worker.expired.get() {
             self.0.settle();
         }
-    }
-}
-
-/// How the driving of one request ended.
-enum Outcome {
-    /// The connection waits for another request.
-    Next,
-    /// It does not; with `linger` the client may still be sending.
-    End { linger: bool },
-}
-
-/// Polls hyper until one request is answered.
-async fn drive<S: Stream>(
-    mut hyper: Pin<&mut http1::Connection<heads::ServerIo<S>, Service>>,
-    handle: &ServerHandle<S>,
-    connection: &Rc<Connection>,
-) -> Outcome {
-    let mut stall = Stall::default();
-    poll_fn(|cx| {
-        if hyper.as_mut().poll_without_shutdown(cx).is_ready() {
-            return Poll::Ready(Outcome::End { linger: !connection.side.closed() });
-        }
-        connection.read_ahead(cx);
-        let _: Poll<()> = handle.poll_discard(cx);
-        if handle.is_idle() {
-            return Poll::Ready(Outcome::Next);
-        }
-        if connection.side.closed() && connection.abortable.get() {
-            return Poll::Ready(Outcome::End { linger: false });
-        }
-        if stall.poll(cx, connection).is_ready() {
-            connection.timed_out.set(true);
-            connection.log(Level::Info, "client timed out (110: Connection timed out) while sending to client");
-            return Poll::Ready(Outcome::End { linger: false });
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// `send_timeout`: the longest time between two writes that the client lets happen.
-#[derive(Default)]
-struct Stall {
-    timer: Option<Pin<Box<Sleep>>>,
-    sent: u64,
-}
-
-impl Stall {
-    fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
-        if !connection.side.write_blocked() {
-            self.timer = None;
-            return Poll::Pending;
-        }
-        let sent = connection.side.sent();
-        let fresh = self.timer.is_none() || sent != self.sent;
-        self.sent = sent;
-        let limit = connection.with_host(|hosts| hosts.default.base.settings.core.send_timeout.0);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if fresh {
-            timer.as_mut().reset(tokio::time::Instant::now() + limit);
-        }
-        timer.as_mut().poll(cx)
     }
 }

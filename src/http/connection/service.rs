@@ -1,12 +1,12 @@
-//! What hyper calls for each request: from a head to an exchange, from a response to bytes.
+//! What answers a request: from a head to an exchange, from a response to bytes.
 
-use super::{Connection, Stream};
+use super::{Asked, Connection, Stream};
 use crate::{
     http::{
         agent::Agent,
         body::{Body, BodyError, Outgoing, RequestBody},
         exchange::{Exchange, Method},
-        heads::{self, Asked, Framing, Refusal, RequestHead, ServerHandle},
+        heads::{Framing, Incoming, Refusal, RequestHead, Sending, ServerHandle},
         pipeline,
         response::{self, Response},
         uri,
@@ -15,49 +15,27 @@ use crate::{
     upstream::{link::Link, pass},
 };
 use bytes::Bytes;
-use hyper::body::Incoming;
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Answers the requests of one connection.
-pub(super) struct Service {
-    connection: Rc<Connection>,
+/// An answer, to be sent.
+pub(super) struct Answer {
+    pub(super) sending: Sending<Outgoing>,
+    /// What follows behind it.
+    pub(super) switch: Option<Switch>,
+    /// The rest of the request is to be read away.
+    pub(super) discards: bool,
 }
 
-/// The connection is to be closed without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("closed without an answer")]
-pub(super) struct NoAnswer;
-
-impl Service {
-    pub(super) fn new(connection: Rc<Connection>) -> Self {
-        Self { connection }
+/// Makes the answer to what a client asked. `None`: the connection is to be closed without a word.
+pub(super) async fn answer(connection: Rc<Connection>, asked: Asked, incoming: Incoming) -> Option<Box<Answer>> {
+    match asked {
+        Asked::Request(head) => serve(connection, head, incoming).await,
+        Asked::Refused(refusal) => Box::pin(refuse(connection, *refusal)).await,
     }
 }
 
-impl hyper::service::Service<hyper::Request<Incoming>> for Service {
-    type Response = hyper::Response<Outgoing>;
-    type Error = NoAnswer;
-    /// On the heap, so that an idle connection does not carry it.
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAnswer>>>>;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let connection = Rc::clone(&self.connection);
-        Box::pin(async move {
-            match connection.side.take_asked() {
-                Some(Asked::Request(head)) => answer(connection, head, request.into_body()).await,
-                Some(Asked::Refused(refusal)) => refuse(connection, *refusal).await,
-                None => Err(NoAnswer),
-            }
-        })
-    }
-}
-
-async fn answer(
-    connection: Rc<Connection>,
-    head: RequestHead,
-    incoming: Incoming,
-) -> Result<hyper::Response<Outgoing>, NoAnswer> {
+async fn serve(connection: Rc<Connection>, head: RequestHead, incoming: Incoming) -> Option<Box<Answer>> {
     connection.worker.clock.update();
     let body = RequestBody::new(head.has_body().then_some(incoming));
     let mut under_way = UnderWay(Some(Box::new(exchange(&connection, head, body))));
@@ -71,12 +49,11 @@ async fn answer(
         Err(status) => pipeline::refuse(exchange, status).await,
     };
     let response = postpone(exchange, response).await;
-    let exchange = under_way.take();
-    send(&connection, exchange, response)
+    send(&connection, under_way.take(), response)
 }
 
 /// A request that nginx refuses still has a server, an error page and a log line.
-async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::Response<Outgoing>, NoAnswer> {
+async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Option<Box<Answer>> {
     let text = refusal.to_string();
     let status = refusal.status;
     let mut under_way = UnderWay(Some(Box::new(exchange(&connection, refusal.head, RequestBody::default()))));
@@ -89,8 +66,7 @@ async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Result<hyper::R
     connection.broken.set(true);
     let response = pipeline::refuse(exchange, status).await;
     let response = postpone(exchange, response).await;
-    let exchange = under_way.take();
-    send(&connection, exchange, response)
+    send(&connection, under_way.take(), response)
 }
 
 /// The exchange of a request: its server is chosen by name.
@@ -164,12 +140,12 @@ async fn postpone(exchange: &mut Exchange, response: Option<Response>) -> Option
     Some(response)
 }
 
-/// Hands an answer to hyper.
+/// Makes bytes of an answer.
 fn send(
     connection: &Rc<Connection>,
     mut exchange: Box<Exchange>,
     response: Option<Response>,
-) -> Result<hyper::Response<Outgoing>, NoAnswer> {
+) -> Option<Box<Answer>> {
     let Some(mut response) = response else {
         if exchange.sent.status == 0 {
             exchange.sent.status = 444;
@@ -179,7 +155,7 @@ fn send(
         }
         connection.broken.set(true);
         connection.finished(exchange);
-        return Err(NoAnswer);
+        return None;
     };
     let framing = response::framing(&exchange, &response);
     let keepalive = keeps(&exchange, &response, framing);
@@ -199,27 +175,25 @@ fn send(
         true => connection.side.skip_continue(),
         false => connection.side.send_continue(),
     }
-    if let Some(rest) = exchange.body.take_unread() {
-        connection.side.discard(rest);
+    let discards = exchange.body.take_unread();
+    if discards {
+        // nginx says so before it reads on (`ngx_http_discard_request_body`).
+        connection.side.send_continue();
     }
-    connection.side.respond(head);
     let bodyless = response.bodyless(&exchange);
     let framing = if bodyless || response.upgrade { Framing::None } else { framing };
     let upgrade = response.upgrade;
     let mut body = std::mem::take(&mut response.body);
+    let mut switch = None;
     if upgrade {
-        if let Some(link) = body.take_link() {
-            let gap = exchange.tunnel_timeout;
-            *connection.tunnel.borrow_mut() = Some(Switch { link, gap });
-        }
+        switch = body.take_link().map(|link| Switch { link, gap: exchange.tunnel_timeout });
         connection.broken.set(true);
     }
     if bodyless {
         body = Body::Empty;
     }
-    let trailers = (response.trailers || response.passes_trailers) && framing == Framing::Chunked;
-    let outgoing = Outgoing::new(body, exchange, connection.side.guard(), trailers);
-    Ok(heads::framing::response(framing, keepalive, upgrade, outgoing))
+    let outgoing = Outgoing::new(body, exchange, response.trailers || response.passes_trailers);
+    Some(Box::new(Answer { sending: Sending::new(head, outgoing, framing), switch, discards }))
 }
 
 /// Whether the connection serves another request after this answer (`ngx_http_handler`, `ngx_http_update_location_config`).

@@ -1,15 +1,14 @@
 //! Waiting for a request: cheaply, and not for ever.
 
-use super::{Connection, Service, Stream};
+use super::{Connection, Stream};
 use crate::{
     http::deadline::Deadline,
-    http::heads::{Refusal, RequestHead, ServerHandle, ServerIo, Stop},
+    http::heads::{Refusal, RequestHead, ServerHandle, Stop},
     observe::error_log::Level,
     upstream::wire::proxy_protocol,
 };
-use hyper::server::conn::http1;
-use std::{future::poll_fn, pin::Pin, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
-use tokio::{sync::futures::OwnedNotified, time::Instant};
+use std::{future::poll_fn, rc::Rc, sync::atomic::Ordering::Relaxed, task::{Poll, ready}, time::Duration};
+use tokio::time::Instant;
 
 /// Why the connection waits.
 #[derive(Clone, Copy, Debug)]
@@ -70,32 +69,21 @@ impl End {
 }
 
 /// What a connection is woken by while it waits, kept from one request to the next.
+#[derive(Default)]
 pub(super) struct Timers {
     deadline: Deadline,
-    changed: Pin<Box<OwnedNotified>>,
-}
-
-impl Timers {
-    pub(super) fn new(connection: &Connection) -> Self {
-        let changed = Box::pin(connection.worker.changed.clone().notified_owned());
-        Self { deadline: Deadline::default(), changed }
-    }
+    /// The worker knows whom to wake.
+    known: bool,
 }
 
 /// How long a connection that has sent nothing yet is waited for when the process ends, or its listener is gone.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// An idle connection keeps hyper's state for this long; then it is dropped and made anew when needed.
-const WARM: Duration = Duration::from_secs(1);
-
-type Hyper<S> = Option<Pin<Box<http1::Connection<ServerIo<S>, Service>>>>;
 
 /// Waits for the next request's head.
 pub(super) async fn next<S: Stream>(
     handle: &ServerHandle<S>,
     connection: &Rc<Connection>,
     idle: Idle,
-    hyper: &mut Hyper<S>,
     timers: &mut Timers,
 ) -> Result<RequestHead, End> {
     let limits = |host: Option<&[u8]>| connection.limits(host);
@@ -111,7 +99,7 @@ pub(super) async fn next<S: Stream>(
         };
         let counts = &connection.worker.counts;
         counts.waiting.fetch_add(1, Relaxed);
-        let outcome = between(handle, connection, keep, hyper, timers).await;
+        let outcome = between(handle, connection, keep, timers).await;
         counts.waiting.fetch_sub(1, Relaxed);
         outcome.map_err(|end| match (idle, end) {
             (Idle::First, End::Idle) if !connection.is_leaving() => End::Slow,
@@ -126,16 +114,18 @@ pub(super) async fn next<S: Stream>(
         }
     }
     connection.worker.counts.reading.fetch_add(1, Relaxed);
-    let head = tokio::select! {
-        biased;
-        head = handle.next_head(&limits) => head.map_err(End::Stop),
-        () = tokio::time::sleep(header_timeout) => {
-            Err(match handle.head_begun() {
-                true => End::Late(handle.give_up(408, "client timed out (110: Connection timed out)")),
-                false => End::Slow,
-            })
+    let end = Instant::now() + header_timeout;
+    let head = poll_fn(|cx| {
+        if let Poll::Ready(head) = handle.poll_head(cx, &limits) {
+            return Poll::Ready(head.map_err(End::Stop));
         }
-    };
+        ready!(timers.deadline.poll(cx, end));
+        Poll::Ready(Err(match handle.head_begun() {
+            true => End::Late(handle.give_up(408, "client timed out (110: Connection timed out)")),
+            false => End::Slow,
+        }))
+    })
+    .await;
     connection.worker.counts.reading.fetch_sub(1, Relaxed);
     head
 }
@@ -145,13 +135,11 @@ async fn between<S: Stream>(
     handle: &ServerHandle<S>,
     connection: &Rc<Connection>,
     keep: Keep,
-    hyper: &mut Hyper<S>,
     timers: &mut Timers,
 ) -> Result<(), End> {
     let start = Instant::from_std(connection.worker.clock.instant());
     let timeout = Duration::from_millis(keep.timeout.into());
     let mut end = start + timeout;
-    let mut next = start + WARM.min(timeout);
     loop {
         if !connection.follow() || connection.worker.quitting.get() {
             let promised = match connection.requests.get() {
@@ -161,26 +149,29 @@ async fn between<S: Stream>(
                 _ => start + Duration::from_millis(keep.least.into()),
             };
             end = end.min(promised);
-            next = next.min(end);
         }
-        tokio::select! {
-            biased;
-            more = handle.wait() => match more {
-                Ok(true) => {
-                    connection.follow();
-                    return Ok(());
-                }
-                Ok(false) => return Err(End::Stop(Stop::Closed)),
-                Err(error) => return Err(End::Stop(Stop::Io(error))),
-            },
-            () = poll_fn(|cx| timers.deadline.poll(cx, next)) => {
-                if next >= end {
-                    return Err(End::Idle);
-                }
-                *hyper = None;
-                next = end;
+        let worker = &connection.worker;
+        let changes = worker.changes.get();
+        let woken = poll_fn(|cx| {
+            if let Poll::Ready(more) = handle.poll_wait(cx) {
+                return Poll::Ready(Some(match more {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(End::Stop(Stop::Closed)),
+                    Err(error) => Err(End::Stop(Stop::Io(error))),
+                }));
             }
-            () = timers.changed.as_mut() => timers.changed.set(connection.worker.changed.clone().notified_owned()),
+            if timers.deadline.poll(cx, end).is_ready() {
+                return Poll::Ready(Some(Err(End::Idle)));
+            }
+            if !std::mem::replace(&mut timers.known, true) {
+                worker.wake_when_changed(connection.serial, cx.waker());
+            }
+            if worker.changes.get() == changes { Poll::Pending } else { Poll::Ready(None) }
+        })
+        .await;
+        if let Some(outcome) = woken {
+            connection.follow();
+            return outcome;
         }
     }
 }

@@ -59,9 +59,8 @@ impl Module for Conf {
 }
 
 impl Room for Conf {
-    const VARIABLES: &'static [Variable] = &[Variable::new("brotli_ratio", |exchange, out| {
-        packing::ratio(exchange.state.brotli.lengths.as_ref(), out)
-    })];
+    const VARIABLES: &'static [Variable] =
+        &[Variable::new("brotli_ratio", |exchange, out| packing::ratio(exchange.state.brotli.lengths.as_ref(), out))];
     type State = State;
 }
 
@@ -124,7 +123,9 @@ mod tests {
     fn an_answer_is_packed_if_both_sides_agree() {
         let text = "text ".repeat(40);
         let server = |directives: &str| {
-            format!("default_type text/html; gzip_vary on; brotli on; {directives} location / {{ return 200 \"{text}\"; }}")
+            format!(
+                "default_type text/html; gzip_vary on; brotli on; {directives} location / {{ return 200 \"{text}\"; }}"
+            )
         };
         for (directives, accept, coding) in [
             ("", "br", Some("br")),

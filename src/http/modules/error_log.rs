@@ -78,25 +78,10 @@ impl FromArgs for Target {
 /// The level that the words behind a destination name; there is one, or several kinds of debugging
 /// (`ngx_log_set_levels`).
 fn read_levels(words: &[Word]) -> Result<Level, Fault> {
-    const LEVELS: [Level; 8] = [
-        Level::Debug,
-        Level::Info,
-        Level::Notice,
-        Level::Warn,
-        Level::Err,
-        Level::Crit,
-        Level::Alert,
-        Level::Emerg,
-    ];
-    const DEBUGGING: [&[u8]; 7] = [
-        b"debug_core",
-        b"debug_alloc",
-        b"debug_mutex",
-        b"debug_event",
-        b"debug_http",
-        b"debug_mail",
-        b"debug_stream",
-    ];
+    const LEVELS: [Level; 8] =
+        [Level::Debug, Level::Info, Level::Notice, Level::Warn, Level::Err, Level::Crit, Level::Alert, Level::Emerg];
+    const DEBUGGING: [&[u8]; 7] =
+        [b"debug_core", b"debug_alloc", b"debug_mutex", b"debug_event", b"debug_http", b"debug_mail", b"debug_stream"];
     let (mut level, mut debugging) = (None, false);
     for word in words {
         let fault = |what: &[u8]| Fault::at(word.span, [what, b" log level \"", &word.value, b"\""].concat());
@@ -155,10 +140,7 @@ mod tests {
     fn a_log_has_a_level_and_may_be_json() {
         let targets = conf("error_log a; error_log b warn json; error_log c json; error_log d debug_http debug_core;");
         let targets: Vec<_> = targets.error_log.targets.iter().map(|target| (target.level, target.json)).collect();
-        assert_eq!(
-            targets,
-            [(Level::Err, false), (Level::Warn, true), (Level::Err, true), (Level::Debug, false)]
-        );
+        assert_eq!(targets, [(Level::Err, false), (Level::Warn, true), (Level::Err, true), (Level::Debug, false)]);
     }
 
     #[test]

@@ -57,6 +57,8 @@ const EXCEPT: &[&str] = &[
     "_temp_path",
     "_store",
     "_store_access",
+    "_store",
+    "_store_access",
     "_request_buffering",
     "_intercept_errors",
     "_hide_header",

@@ -93,7 +93,7 @@ pub(super) fn respond(
         exchange.state.core.limit_rate = Some(rate as u64);
     }
     if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(IgnoreHeaders::REDIRECT)) {
-        body.forgo();
+        body.forgo(false);
         body.report(exchange);
         let target = target.to_vec();
         head.fields.iter().for_each(|field| carry(exchange, job, field));
@@ -101,7 +101,7 @@ pub(super) fn respond(
         return Phase::Break(accel_redirect(exchange, &target));
     }
     if intercepted {
-        body.forgo();
+        body.forgo(false);
         body.report(exchange);
         if head.status == 401 {
             // The page says how to authenticate, too.
@@ -118,7 +118,7 @@ pub(super) fn respond(
         exchange.tunnel_timeout = job.passing.read_timeout.0;
     }
     if response.bodyless(exchange) && !response.upgrade {
-        body.forgo();
+        body.forgo(exchange.method != Method::Head);
         body.report(exchange);
     } else {
         if !buffering(job.passing, &exchange.upstream_fields) {

@@ -136,7 +136,7 @@ async fn patiently(
             match answer {
                 // Only HTTP has hints.
                 Poll::Ready(Ok(head)) if head.status == 103 && head.version >= (1, 1) => {
-                    answer::hint(exchange, job, &head, &mut hinted)
+                    answer::hint(exchange, job, &head, &mut hinted);
                 }
                 Poll::Ready(answer) => return Poll::Ready(answer),
                 Poll::Pending => break,

@@ -99,7 +99,7 @@ async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
                 match case {
                     None => return answer::respond(exchange, &job, answer, selection, attempt.began, &peer),
                     Some(case) => {
-                        answer.body.forgo();
+                        answer.body.forgo(false);
                         (Some(case), status, "reading response header from upstream")
                     }
                 }
@@ -294,15 +294,20 @@ pub async fn prepare(exchange: &mut Exchange, passing: &Passing, streams: bool) 
 /// Reads the request's body, whole or no further than it has come; an error ends the phases.
 pub async fn read_body(exchange: &mut Exchange, early: bool) -> Phase {
     let core = &exchange.location.settings.core;
-    let limits = BodyLimits {
-        max: core.client_max_body_size.0,
-        memory: core.client_body_buffer_size.0,
-        gap: core.client_body_timeout.0,
+    let buffer = core.client_body_buffer_size.0;
+    // A body that is not much longer gets a buffer of its own length (`ngx_http_read_client_request_body`).
+    let announced = exchange.head.content_length.and_then(|length| usize::try_from(length).ok());
+    let memory = announced.filter(|length| *length < buffer + buffer / 4).map_or(buffer, |length| length.max(buffer));
+    let limits = BodyLimits { max: core.client_max_body_size.0, memory, gap: core.client_body_timeout.0 };
+    let prepared = if exchange.head.has_body() && !early { body_file::prepare(exchange, memory) } else { Ok(()) };
+    let read = match (prepared, early) {
+        (Err(error), _) => Err(error),
+        (Ok(()), true) => Box::pin(exchange.body.read_early(limits)).await,
+        (Ok(()), false) => exchange.body.read(limits).await,
     };
-    let read = match early {
-        true => Box::pin(exchange.body.read_early(limits)).await,
-        false => exchange.body.read(limits).await.and_then(|()| body_file::keep(exchange)),
-    };
+    if let Some((level, text)) = exchange.body.note() {
+        exchange.log(level, &text);
+    }
     if exchange.head.has_body() {
         // It may have been waited for.
         exchange.connection.worker.clock.update();

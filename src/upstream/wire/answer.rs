@@ -109,22 +109,21 @@ impl HeadReader {
     /// The body behind a head. `head_only` if the request was one that is answered without any.
     pub fn body(&mut self, head: &ResponseHead, head_only: bool) -> AnswerBody {
         let plain = AnswerBody::behind(head, head_only);
-        let over = head_only || head.bodyless();
+        let left = if head.bodyless() { Some(0) } else { head.content_length };
         let from = Some(head.length as u64);
         match self {
             Self::Http(_) | Self::Cgi(_) => plain,
-            Self::FastCgi(_) | Self::Memcached(_) if over => AnswerBody { clean: false, ..plain },
             Self::FastCgi(reader) => {
                 let reader = std::mem::replace(&mut **reader, FastCgiHead::new(Reading::default()));
                 let (records, decoded, keep) = reader.into_body();
                 let coding = Coding::FastCgi(Box::new(Stream { records, decoded, keep }));
-                AnswerBody { coding, left: head.content_length, clean: false, from, ..plain }
+                AnswerBody { coding, left, clean: false, from, ..plain }
             }
             // Nothing stands behind what says that there is nothing.
             Self::Memcached(_) if head.status == 404 => plain,
             Self::Memcached(_) => {
                 let coding = Coding::Memcached(Trailer::default());
-                AnswerBody { coding, left: head.content_length, clean: false, from, ..plain }
+                AnswerBody { coding, left, clean: false, from, ..plain }
             }
         }
     }

@@ -1,8 +1,9 @@
-//! The stream hyper works on: what it reads and writes as heads is not what stands on the wire.
+//! A client's connection as a stream of requests: heads and bodies come off the wire, answers go out over it.
 
+mod incoming;
+mod sending;
 mod server;
 mod side;
-mod swap;
 mod tunnel;
 mod wire;
 
@@ -11,7 +12,9 @@ mod server_tests;
 #[cfg(test)]
 mod testing;
 
-pub use server::{ServerHandle, ServerIo, Stop, server, server_builder};
-pub use side::{Asked, BodyGuard, Meter, ServerSide};
+pub use incoming::{Cut, Incoming};
+pub use sending::{Pieces, Sending};
+pub use server::{ServerHandle, Stop, server};
+pub use side::{Meter, ServerSide};
 pub use tunnel::Tunnel;
 pub use wire::Wire;

@@ -1,19 +1,14 @@
-//! The side that is asked: reads requests' heads before hyper hears of them, and counts where their bodies end.
+//! The side that is asked: reads requests' heads and bodies, and writes the answers.
 
 use super::{
-    side::{Asked, ServerSide},
-    swap::{Swap, poll_queued},
+    incoming::{Body, Cut, Incoming, Source},
+    sending::{Pieces, Sending},
+    side::ServerSide,
     tunnel::{Side, Tunnel},
     wire::Wire,
 };
-use crate::http::heads::{
-    chunked::{Scan, Scanner},
-    framing::{REFUSED, synthetic_request},
-    request::{Parser, Progress, Refusal, RequestHead, ServerLimits},
-};
-use bytes::{Bytes, BytesMut};
-use hyper::rt::ReadBufCursor;
-use hyper_util::rt::TokioIo;
+use crate::http::heads::request::{Parser, Progress, Refusal, RequestHead, ServerLimits};
+use bytes::{Buf, Bytes, BytesMut};
 use std::{
     cell::{Ref, RefCell},
     future::poll_fn,
@@ -23,42 +18,28 @@ use std::{
     rc::Rc,
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Parts an accepted stream into what hyper works on and what the connection's task works with.
-pub fn server<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (ServerIo<S>, ServerHandle<S>) {
-    let core = Core { wire: Some(Wire::new(stream)), reading: Reading::Idle, parser: None, swap: Swap::Body };
-    let handle = ServerHandle { core: Rc::new(RefCell::new(core)), side: ServerSide::default() };
-    (handle.io(), handle)
+/// What the connection's task works with, around an accepted stream.
+pub fn server<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> ServerHandle<S> {
+    let core = Core { wire: Some(Wire::new(stream)), parser: None, body: Body::None };
+    ServerHandle(Rc::new(Channel { core: RefCell::new(core), side: ServerSide::default() }))
 }
 
-/// The most hyper reads at once and holds back before it writes. Bytes.
-const BUFFER: usize = 64 * 1024;
-
-/// hyper's settings that this needs: nothing added to heads, no timers, moderate buffers.
-pub fn server_builder() -> hyper::server::conn::http1::Builder {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.auto_date_header(false).header_read_timeout(None).half_close(false).keep_alive(true).max_buf_size(BUFFER);
-    builder
-}
-
-/// What hyper's server connection reads and writes.
-pub struct ServerIo<S>(ServerHandle<S>);
-
-/// The connection's end of a server: cheap to clone.
+/// A client's connection: cheap to clone.
 ///
-/// The task that owns the connection takes heads with [`next_head`](Self::next_head), hands them on with
-/// [`deliver`](Self::deliver), and polls hyper until [`is_idle`](Self::is_idle). hyper must be polled by the task that
-/// delivers, after it did. While idle, hyper's connection may be dropped and made anew with [`io`](Self::io): nothing is
-/// ever left in it.
-pub struct ServerHandle<S> {
-    core: Rc<RefCell<Core<S>>>,
+/// The task that owns it takes heads with [`next_head`](Self::next_head), says with [`begin`](Self::begin) that one is
+/// answered, and sends the answer with [`poll_send`](Self::poll_send). Nothing of a request is left in it afterwards.
+pub struct ServerHandle<S>(Rc<Channel<S>>);
+
+struct Channel<S> {
+    core: RefCell<Core<S>>,
     side: ServerSide,
 }
 
 impl<S> Clone for ServerHandle<S> {
     fn clone(&self) -> Self {
-        Self { core: Rc::clone(&self.core), side: self.side.clone() }
+        Self(Rc::clone(&self.0))
     }
 }
 
@@ -66,7 +47,7 @@ impl<S> Deref for ServerHandle<S> {
     type Target = ServerSide;
 
     fn deref(&self) -> &ServerSide {
-        &self.side
+        &self.0.side
     }
 }
 
@@ -89,60 +70,31 @@ pub enum Stop {
 
 struct Core<S> {
     wire: Option<Wire<S>>,
-    reading: Reading,
     /// Of a head that has come in part.
     parser: Option<Box<Parser>>,
-    swap: Swap,
+    /// Of the request under way.
+    body: Body,
 }
 
 #[cfg(test)]
-pub(super) const fn core_size<S>() -> usize {
-    size_of::<RefCell<Core<S>>>()
-}
-
-/// What hyper may read now.
-#[derive(Debug)]
-enum Reading {
-    /// Nothing, until a request is delivered.
-    Idle,
-    /// The synthetic head, and then the body.
-    Head(Bytes, Body),
-    Body(Body),
-    /// Nothing more of this request. Only whether the client leaves is looked for.
-    Done,
-    /// The end.
-    Ended,
-}
-
-#[derive(Clone, Debug)]
-enum Body {
-    None,
-    Length(u64),
-    Chunked(Scanner),
-    /// Not in the chunked coding after all.
-    Invalid,
-}
-
-impl Body {
-    fn is_over(&self) -> bool {
-        matches!(self, Self::None | Self::Length(0))
-    }
+pub(super) const fn channel_size<S>() -> usize {
+    size_of::<Channel<S>>()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
-    /// What hyper works on. There must be one at a time.
-    pub fn io(&self) -> ServerIo<S> {
-        ServerIo(self.clone())
-    }
-
     /// What belongs to the exchange.
     pub fn side(&self) -> &ServerSide {
-        &self.side
+        &self.0.side
     }
 
     /// Waits until something of the next head, or of whatever the client speaks, is there. `false` if the client closed.
     pub async fn wait(&self) -> io::Result<bool> {
-        poll_fn(|cx| if self.buffered().is_empty() { self.poll_more(cx) } else { Poll::Ready(Ok(true)) }).await
+        poll_fn(|cx| self.poll_wait(cx)).await
+    }
+
+    /// The same, polled.
+    pub fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.buffered().is_empty() { self.poll_more(cx) } else { Poll::Ready(Ok(true)) }
     }
 
     /// Waits until more has come. `false` if the client closed.
@@ -151,27 +103,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
     }
 
     fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        match &mut self.core.borrow_mut().wire {
-            Some(wire) => wire.poll_fill(cx, &self.side, u64::MAX).map_ok(|n| n > 0),
+        match &mut self.0.core.borrow_mut().wire {
+            Some(wire) => wire.poll_fill(cx, &self.0.side, u64::MAX).map_ok(|n| n > 0),
             None => Poll::Ready(Ok(false)),
         }
     }
 
     /// What was read and not used: the beginning of a head, or of another protocol.
     pub fn buffered(&self) -> Ref<'_, [u8]> {
-        Ref::map(self.core.borrow(), |core| core.wire.as_ref().map_or(&[][..], |wire| &wire.rest))
+        Ref::map(self.0.core.borrow(), |core| core.wire.as_ref().map_or(&[][..], |wire| &wire.rest))
     }
 
     /// Takes bytes from the front of what was read and not used: a PROXY protocol header.
     pub fn consume(&self, n: usize) {
-        if let Some(wire) = &mut self.core.borrow_mut().wire {
+        if let Some(wire) = &mut self.0.core.borrow_mut().wire {
             wire.advance(n.min(wire.rest.len()));
         }
     }
 
     /// Puts bytes that were read elsewhere in front of everything.
     pub fn unread(&self, bytes: &[u8]) {
-        if let Some(wire) = &mut self.core.borrow_mut().wire {
+        if let Some(wire) = &mut self.0.core.borrow_mut().wire {
             let rest = std::mem::take(&mut wire.rest);
             wire.rest.extend_from_slice(bytes);
             wire.rest.extend_from_slice(&rest);
@@ -185,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
 
     /// The next request's head, polled.
     pub fn poll_head(&self, cx: &mut Context<'_>, servers: &impl ServerLimits) -> Poll<Result<RequestHead, Stop>> {
-        let core = &mut *self.core.borrow_mut();
+        let core = &mut *self.0.core.borrow_mut();
         let Some(wire) = &mut core.wire else { return Poll::Ready(Err(Stop::Closed)) };
         let mut parser = core.parser.take();
         // What is left of an earlier read comes first.
@@ -199,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
             }
         }
         loop {
-            let seen = wire.poll_see(cx, &self.side, u64::MAX, |rest, bytes| match parser.take() {
+            let seen = wire.poll_see(cx, &self.0.side, u64::MAX, |rest, bytes| match parser.take() {
                 // A head mostly comes whole: then only its own bytes are kept.
                 None => {
                     let mut fresh = Parser::default();
@@ -255,236 +207,133 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
 
     /// Whether a part of a head has come: from then on `client_header_timeout` runs.
     pub fn head_begun(&self) -> bool {
-        self.core.borrow().parser.is_some() || !self.buffered().is_empty()
+        self.0.core.borrow().parser.is_some() || !self.buffered().is_empty()
     }
 
     /// What has come of a head that takes too long, to be logged: 408, `client timed out`. Nothing is answered.
     pub fn give_up(&self, status: u16, why: &'static str) -> Box<Refusal> {
-        let core = self.core.borrow();
+        let core = self.0.core.borrow();
         let rest = core.wire.as_ref().map_or(&[][..], |wire| &wire.rest);
         let fresh = Parser::default();
         Box::new(core.parser.as_deref().unwrap_or(&fresh).give_up(rest, status, why))
     }
 
-    /// Lets hyper have a request. The service it calls takes the head with [`ServerSide::take_asked`]; behind a refusal
-    /// the connection closes.
-    pub fn deliver(&self, asked: Asked) {
-        let core = &mut *self.core.borrow_mut();
-        let (head, body) = match &asked {
-            Asked::Refused(_) => (Bytes::from_static(REFUSED), Body::None),
-            Asked::Request(head) => {
-                let body = match head.content_length {
-                    _ if head.chunked => Body::Chunked(Scanner::default()),
-                    Some(length) => Body::Length(length),
-                    None => Body::None,
-                };
-                (synthetic_request(head), body)
+    /// A request begins.
+    pub fn begin(&self, head: &RequestHead) {
+        self.0.core.borrow_mut().body = Body::behind(head);
+        self.0.side.begin_request(head.expect_continue);
+    }
+
+    /// One begins that is refused, of which nothing more is read.
+    pub fn begin_refused(&self) {
+        self.0.core.borrow_mut().body = Body::None;
+        self.0.side.begin_request(false);
+    }
+
+    /// The body of the request under way.
+    pub fn incoming(&self) -> Incoming
+    where
+        S: 'static,
+    {
+        Incoming::new(Rc::clone(&self.0) as Rc<dyn Source>)
+    }
+
+    /// The request under way was read whole.
+    pub fn is_read(&self) -> bool {
+        self.0.core.borrow().body.is_over()
+    }
+
+    /// Reads away what is left of the request's body; an error if that cannot be.
+    pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        while let Some(piece) = ready!(self.0.poll_body(cx)) {
+            piece?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Looks for the client's leaving while a request is answered. It is only noted: whether the answer goes on is for
+    /// others to say. What comes instead is the next request's.
+    pub fn poll_watch(&self, cx: &mut Context<'_>) {
+        let Channel { core, side } = &*self.0;
+        let core = &mut *core.borrow_mut();
+        if let Some(wire) = &mut core.wire
+            && core.body.is_over()
+            && wire.rest.is_empty()
+            && !side.closed()
+        {
+            let _: Poll<io::Result<usize>> = wire.poll_fill(cx, side, u64::MAX);
+        }
+    }
+
+    /// Writes the interim answers there are.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn poll_interim(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Channel { core, side } = &*self.0;
+        let mut interim = side.take_interim();
+        while !interim.is_empty() {
+            let Some(wire) = &mut core.borrow_mut().wire else { return Poll::Ready(Ok(())) };
+            match wire.poll_write(cx, &[IoSlice::new(&interim)], side) {
+                Poll::Ready(Ok(n)) => interim.advance(n),
+                other => {
+                    side.put_interim(interim);
+                    return other.map_ok(|_| ());
+                }
             }
-        };
-        core.reading = Reading::Head(head, body);
-        core.swap = Swap::Head;
-        self.side.begin(asked);
+        }
+        Poll::Ready(Ok(()))
     }
 
-    /// The request that was delivered is read whole, its answer is written whole, and hyper waits for the next one.
-    /// To know the second, the answer's body must hold a [`ServerSide::guard`].
-    pub fn is_idle(&self) -> bool {
-        let done = matches!(self.core.borrow().reading, Reading::Done | Reading::Idle);
-        done && self.side.shared().flushed.get() && !self.side.is_discarding()
+    /// Sends an answer; ready when all of it is with the kernel.
+    ///
+    /// # Errors
+    /// The connection broke. That the body did is for [`Sending::is_cut`] to say.
+    pub fn poll_send<B: Pieces>(&self, cx: &mut Context<'_>, sending: &mut Sending<B>) -> Poll<io::Result<()>> {
+        let Channel { core, side } = &*self.0;
+        side.begin_answer();
+        let interim = side.take_interim();
+        if !interim.is_empty() {
+            sending.put_first(interim);
+        }
+        loop {
+            let filled = sending.poll_fill(cx);
+            let Some(wire) = &mut core.borrow_mut().wire else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            if sending.is_empty() {
+                ready!(Pin::new(wire.stream()).poll_flush(cx))?;
+                return filled.map(Ok);
+            }
+            let n = ready!(sending.slices(|slices| wire.poll_write(cx, slices, side)))?;
+            sending.advance(n);
+        }
     }
 
-    /// Reads away what [`ServerSide::discard`] was given. To be polled by the connection's task along with hyper;
-    /// ready when nothing is left.
-    pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.side.poll_discard(cx)
-    }
-
-    /// Lets hyper read the end of the stream, so that its connection ends in order.
-    pub fn finish(&self) {
-        self.core.borrow_mut().reading = Reading::Ended;
-    }
-
-    /// Takes the connection away from hyper: behind an upgrade, or to linger before closing. Everything that was read
+    /// Takes the connection for itself: behind an upgrade, or to linger before closing. Everything that was read
     /// beyond the head and body under way comes along. `None` the second time.
     pub fn tunnel(&self) -> Option<Tunnel<S>> {
-        let wire = self.core.borrow_mut().wire.take()?;
-        Some(Tunnel::new(wire, Side::Server(self.side.clone())))
+        let wire = self.0.core.borrow_mut().wire.take()?;
+        Some(Tunnel::new(wire, Side::Server(self.0.side.clone())))
     }
 
     /// Looks at the stream: to shut TLS down, to set an option of the socket. `None` once it was taken.
     pub fn with_stream<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
-        self.core.borrow().wire.as_ref().map(|wire| look(wire.stream_ref()))
+        self.0.core.borrow().wire.as_ref().map(|wire| look(wire.stream_ref()))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for ServerIo<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let handle = &self.get_mut().0;
-        let mut core = handle.core.borrow_mut();
-        let reader = Reader { core: &mut core, side: &handle.side };
-        Pin::new(&mut TokioIo::new(reader)).poll_read(cx, buf)
-    }
-}
-
-/// Reads what hyper may have into hyper's own memory.
-struct Reader<'a, S> {
-    core: &'a mut Core<S>,
-    side: &'a ServerSide,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Reader<'_, S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Reader { core, side } = self.get_mut();
-        let Some(wire) = &mut core.wire else { return Poll::Ready(Ok(())) };
-        match &mut core.reading {
-            Reading::Idle => Poll::Pending,
-            Reading::Ended => Poll::Ready(Ok(())),
-            Reading::Head(text, body) => {
-                let n = text.len().min(buf.remaining());
-                buf.put_slice(&text.split_to(n));
-                if !text.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                let mut body = body.clone();
-                // What has come of the body goes along.
-                if !wire.rest.is_empty() && !body.is_over() && buf.remaining() > 0 {
-                    let before = buf.filled().len();
-                    wire.pass_rest(buf, body.limit());
-                    // If that fails, hyper hears of it when the service reads the body.
-                    let _: io::Result<()> = body.advance(wire, buf, before, side);
-                }
-                core.reading = if body.is_over() { Reading::Done } else { Reading::Body(body) };
-                Poll::Ready(Ok(()))
-            }
-            Reading::Body(Body::Invalid) => Poll::Ready(Err(bad_body())),
-            Reading::Body(body) => {
-                let before = buf.filled().len();
-                loop {
-                    let read = wire.poll_pass(cx, buf, body.limit(), side);
-                    side.set_read_waiting(read.is_pending());
-                    if ready!(read)? == 0 {
-                        return Poll::Ready(Ok(()));
-                    }
-                    body.advance(wire, buf, before, side)?;
-                    if body.is_over() {
-                        core.reading = Reading::Done;
-                        return Poll::Ready(Ok(()));
-                    }
-                    if buf.filled().len() > before {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-            }
-            Reading::Done => {
-                // hyper looks for the client's leaving. It is noted, but hyper is not told: whether the answer goes on
-                // is not its to decide. What comes instead is the next request's.
-                if wire.rest.is_empty() && !side.closed() {
-                    let _: Poll<io::Result<usize>> = wire.poll_fill(cx, side, u64::MAX);
-                }
-                Poll::Pending
-            }
+impl<S: AsyncRead + AsyncWrite + Unpin> Source for Channel<S> {
+    fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let Core { wire, body, .. } = &mut *self.core.borrow_mut();
+        let Some(wire) = wire else { return Poll::Ready(Some(Err(Cut::Gone))) };
+        if !body.is_over() {
+            self.side.send_continue();
         }
-    }
-}
-
-impl Body {
-    /// How much may be read at once without reading beyond.
-    fn limit(&self) -> u64 {
-        match self {
-            Self::Length(left) => *left,
-            Self::None | Self::Invalid => 0,
-            Self::Chunked(_) => u64::MAX,
-        }
+        body.poll_next(wire, cx, &self.side)
     }
 
-    /// Looks at what was read behind `before`. What is not of this body goes back to the wire.
-    fn advance<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        wire: &mut Wire<S>,
-        buf: &mut ReadBuf<'_>,
-        before: usize,
-        side: &ServerSide,
-    ) -> io::Result<()> {
-        let bytes = &mut buf.filled_mut()[before..];
-        let n = bytes.len();
-        match self {
-            Self::None | Self::Invalid => {}
-            Self::Length(left) => {
-                side.note_body(n);
-                *left = left.saturating_sub(n as u64);
-            }
-            Self::Chunked(scanner) => {
-                let mut beyond = BytesMut::new();
-                // Where the body ends is not known before; the filter moves bytes, so those behind it are saved first.
-                let filtered = match scanner.clone().scan(bytes) {
-                    Scan::Done(end) if end < n => {
-                        beyond.extend_from_slice(&bytes[end..]);
-                        scanner.filter(&mut bytes[..end])
-                    }
-                    _ => scanner.filter(bytes),
-                };
-                side.note_body(n - beyond.len());
-                buf.set_filled(before + filtered.kept);
-                match filtered.scan {
-                    Scan::More => {}
-                    Scan::Done(_) => {
-                        *self = Self::None;
-                        beyond.extend_from_slice(&wire.rest);
-                        wire.rest = beyond;
-                    }
-                    Scan::Invalid => {
-                        side.shared().bad_body.set(true);
-                        buf.set_filled(before);
-                        *self = Self::Invalid;
-                        return Err(bad_body());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What reading a body ends in that is not in the chunked coding.
-fn bad_body() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "client sent invalid chunked body")
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for ServerIo<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let handle = &self.get_mut().0;
-        let core = &mut *handle.core.borrow_mut();
-        let Some(wire) = &mut core.wire else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-        core.swap.poll_write(wire, cx, parts, &handle.side.shared().out, &handle.side).map_ok(|(n, _)| n)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.with_stream(AsyncWrite::is_write_vectored).unwrap_or(false)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let handle = &self.get_mut().0;
-        let core = &mut *handle.core.borrow_mut();
-        let Some(wire) = &mut core.wire else { return Poll::Ready(Ok(())) };
-        ready!(poll_queued(wire, cx, &handle.side.shared().out, &handle.side))?;
-        ready!(Pin::new(wire.stream()).poll_flush(cx))?;
-        handle.side.note_flush();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.as_mut().poll_flush(cx))?;
-        match &mut self.get_mut().0.core.borrow_mut().wire {
-            Some(wire) => Pin::new(wire.stream()).poll_shutdown(cx),
-            None => Poll::Ready(Ok(())),
-        }
+    fn with_body(&self, look: &mut dyn FnMut(&Body)) {
+        look(&self.core.borrow().body);
     }
 }

@@ -1,8 +1,8 @@
-//! The server side under a real hyper, over pipes and over TCP.
+//! The server side, over pipes and over TCP.
 
 use super::{
-    Asked,
-    testing::{Answer, Ended, echo, read, run, serve, talk, talk_to},
+    ServerSide,
+    testing::{Answer, Asked, Ended, echo, read, run, serve, talk, talk_to},
 };
 use crate::http::heads::{Framing, Limits};
 use bytes::Bytes;
@@ -32,46 +32,44 @@ fn pipelined_requests_are_parted_however_they_arrive() {
     ]
     .concat();
     for step in [1, 2, 3, 7, 50, 1000] {
-        for fresh in [false, true] {
-            assert_eq!(run(talk(input, step, fresh)), (expected.clone(), Ended::Closed), "by {step}");
-        }
+        assert_eq!(run(talk(input, step)), (expected.clone(), Ended::Closed), "by {step}");
     }
 }
 
 #[test]
-fn hyper_never_sees_what_follows_a_body() {
+fn what_follows_a_body_is_a_request() {
     // The second request hides behind a body whose end only our count knows; it must be read as a request.
     let input = b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\nHost: y\r\nConnection: close\r\n\r\ntrailing junk";
-    let (output, ended) = run(talk(input, 4096, false));
+    let (output, ended) = run(talk(input, 4096));
     let close = ours("[GET /2 HTTP/1.1]Host=y;Connection=close;");
     assert_eq!(output, ours("[POST /1 HTTP/1.1]Host=x;Content-Length=3;abc") + &close);
-    assert_eq!(ended, Ended::ByHyper(true));
+    assert_eq!(ended, Ended::ByUs);
 }
 
 #[test]
 fn the_answer_goes_to_http_1_0_clients_as_we_wrote_it() {
     let kept = b"GET /1 HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\nGET /2 HTTP/1.0\r\n\r\n";
-    let (output, ended) = run(talk(kept, 4096, false));
+    let (output, ended) = run(talk(kept, 4096));
     assert_eq!(output, ours("[GET /1 HTTP/1.0]Connection=Keep-Alive;") + &ours("[GET /2 HTTP/1.0]"));
-    assert_eq!(ended, Ended::ByHyper(true));
+    assert_eq!(ended, Ended::ByUs);
 }
 
 #[test]
 fn a_body_without_a_length_ends_with_the_connection() {
     for request in [&b"GET / HTTP/1.0\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /\r\n"] {
-        let (output, ended) = run(talk_to(request, 4096, false, |_, _, _| async {
+        let (output, ended) = run(talk_to(request, 4096, |_, _, _| async {
             let mut answer = Answer::new(Framing::Close, "");
             answer.body = vec![Bytes::from_static(b"one "), Bytes::from_static(b"two")];
             answer
         }));
         assert_eq!(output, "HTTP/1.1 200 OK\r\nX-OURS: yes\r\n\r\none two");
-        assert_eq!(ended, Ended::ByHyper(true));
+        assert_eq!(ended, Ended::ByUs);
     }
 }
 
 #[test]
 fn an_http_0_9_answer_has_no_head() {
-    let (output, _) = run(talk_to(b"GET /old\r\n", 4096, false, |_, asked, _| async move {
+    let (output, _) = run(talk_to(b"GET /old\r\n", 4096, |_, asked, _| async move {
         let Asked::Request(head) = asked else { panic!("refused") };
         assert_eq!((head.version, &*head.target), ((0, 9), &b"/old"[..]));
         let mut answer = Answer::new(Framing::Close, "just this");
@@ -82,9 +80,9 @@ fn an_http_0_9_answer_has_no_head() {
 }
 
 #[test]
-fn chunked_answers_are_framed_by_hyper_behind_our_head() {
+fn chunked_answers_are_framed_behind_our_head() {
     let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\nHEAD / HTTP/1.1\r\nHost: x\r\n\r\n";
-    let (output, ended) = run(talk_to(request, 4096, true, |_, _, _| async {
+    let (output, ended) = run(talk_to(request, 4096, |_, _, _| async {
         let mut answer = Answer::new(Framing::Chunked, "");
         answer.body = vec![Bytes::from_static(b"hello "), Bytes::from_static(b"world")];
         answer
@@ -97,7 +95,7 @@ fn chunked_answers_are_framed_by_hyper_behind_our_head() {
 #[test]
 fn statuses_without_a_body_get_none() {
     let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    let (output, ended) = run(talk_to(request, 4096, false, |_, _, _| async {
+    let (output, ended) = run(talk_to(request, 4096, |_, _, _| async {
         let mut answer = Answer::new(Framing::None, "this must not go out");
         answer.head = "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n".into();
         answer
@@ -114,22 +112,22 @@ fn refused_requests_are_answered_and_the_connection_closes() {
         (b"GET / HTTP/2.0\r\n\r\n", 505),
         (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
     ] {
-        let (output, ended) = run(talk(request, 1, false));
+        let (output, ended) = run(talk(request, 1));
         assert_eq!(output, format!("HTTP/1.1 {status} refused\r\nConnection: close\r\n\r\n"));
-        assert_eq!(ended, Ended::ByHyper(true));
+        assert_eq!(ended, Ended::ByUs);
     }
 }
 
 #[test]
 fn a_refused_request_behind_a_good_one_is_answered_in_turn() {
-    let (output, _) = run(talk(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET\r\n", 4096, false));
+    let (output, _) = run(talk(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET\r\n", 4096));
     assert_eq!(output, ours("[GET /1 HTTP/1.1]Host=x;") + "HTTP/1.1 400 refused\r\nConnection: close\r\n\r\n");
 }
 
 #[test]
 fn an_unfinished_head_is_told_from_a_quiet_close() {
-    assert_eq!(run(talk(b"", 1, false)), (String::new(), Ended::Closed));
-    assert_eq!(run(talk(b"GET / HTTP/1.1\r\nHos", 3, false)), (String::new(), Ended::Unfinished));
+    assert_eq!(run(talk(b"", 1)), (String::new(), Ended::Closed));
+    assert_eq!(run(talk(b"GET / HTTP/1.1\r\nHos", 3)), (String::new(), Ended::Unfinished));
 }
 
 #[test]
@@ -137,7 +135,7 @@ fn continue_is_sent_when_the_body_is_read_and_only_once() {
     run(async {
         for early in [false, true] {
             let (near, mut far) = tokio::io::duplex(4096);
-            let serving = serve(near, Limits::default(), false, |side, asked, body| async move {
+            let serving = serve(near, Limits::default(), |side, asked, body| async move {
                 if early {
                     side.send_continue();
                 }
@@ -162,9 +160,9 @@ fn continue_is_sent_when_the_body_is_read_and_only_once() {
 }
 
 #[test]
-fn continue_goes_out_where_hyper_would_send_none() {
+fn continue_goes_out_where_there_is_no_body() {
     let request = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n";
-    let (output, _) = run(talk_to(request, 4096, false, |side, asked, body| async move {
+    let (output, _) = run(talk_to(request, 4096, |side, asked, body| async move {
         side.send_continue();
         side.send_continue();
         echo(asked, body).await
@@ -177,9 +175,11 @@ fn continue_goes_out_where_hyper_would_send_none() {
 fn a_body_nobody_wants_is_read_away_and_the_connection_lives() {
     run(async {
         let (near, mut far) = tokio::io::duplex(1024);
-        let serving = serve(near, Limits::default(), false, |side, _, body| async move {
-            side.discard(body);
-            Answer::new(Framing::Length(2), "ok")
+        let serving = serve(near, Limits::default(), |side, _, body| async move {
+            drop((side, body));
+            let mut answer = Answer::new(Framing::Length(2), "ok");
+            answer.discards = true;
+            answer
         });
         let client = async {
             far.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n").await.expect("written");
@@ -205,7 +205,7 @@ fn an_invalid_chunked_body_breaks_the_body_but_not_the_answer() {
     for (body, step) in [(&b"zz\r\n"[..], 4096), (b"3\r\nabcX\r\n", 1), (b"1\nx\n", 4096)] {
         let request = [b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", body].concat();
         let bad = RefCell::new(false);
-        let (output, ended) = run(talk_to(&request, step, false, |side, _, body| {
+        let (output, ended) = run(talk_to(&request, step, |side, _, body| {
             let bad = &bad;
             async move {
                 assert!(read(body).await.is_err());
@@ -215,7 +215,7 @@ fn an_invalid_chunked_body_breaks_the_body_but_not_the_answer() {
         }));
         assert!(bad.take());
         assert_eq!(output, ours("bad"));
-        assert_eq!(ended, Ended::ByHyper(true));
+        assert_eq!(ended, Ended::ByUs);
     }
 }
 
@@ -223,7 +223,7 @@ fn an_invalid_chunked_body_breaks_the_body_but_not_the_answer() {
 fn a_client_that_leaves_is_noted_but_the_answer_goes_on() {
     run(async {
         let (near, mut far) = tokio::io::duplex(1024);
-        let serving = serve(near, Limits::default(), false, |side, _, _| async move {
+        let serving = serve(near, Limits::default(), |side, _, _| async move {
             while !side.closed() {
                 tokio::task::yield_now().await;
             }
@@ -244,7 +244,7 @@ fn a_client_that_leaves_is_noted_but_the_answer_goes_on() {
 #[test]
 fn a_body_cut_short_is_an_error_for_the_service() {
     let request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc";
-    let (output, _) = run(talk(request, 4096, false));
+    let (output, _) = run(talk(request, 4096));
     assert_eq!(output, ours("[POST / HTTP/1.1]Host=x;Content-Length=10;BROKEN"));
 }
 
@@ -257,7 +257,7 @@ fn bytes_both_ways_are_counted_for_each_request() {
             b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n",
         );
         let seen = RefCell::new(Vec::new());
-        let serving = serve(near, Limits::default(), false, |side, asked, body| {
+        let serving = serve(near, Limits::default(), |side, asked, body| {
             let seen = &seen;
             async move {
                 let Asked::Request(head) = asked else { panic!("refused") };
@@ -285,14 +285,14 @@ fn behind_an_upgrade_both_ways_are_bare_and_nothing_is_lost() {
     run(async {
         let (near, mut far) = tokio::io::duplex(4096);
         let serving = async {
-            let (ended, handle) = serve(near, Limits::default(), false, |_, _, _| async {
+            let (ended, handle) = serve(near, Limits::default(), |_, _, _| async {
                 let mut answer = Answer::new(Framing::None, "");
                 answer.head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: Echo\r\n\r\n".into();
-                answer.switch = true;
+                answer.keepalive = false;
                 answer
             })
             .await;
-            assert_eq!(ended, Ended::ByHyper(true));
+            assert_eq!(ended, Ended::ByUs);
             let mut tunnel = handle.tunnel().expect("the stream");
             assert!(handle.tunnel().is_none());
             let mut bytes = [0; 11];
@@ -324,7 +324,7 @@ fn huge_bodies_go_both_ways_over_tcp() {
         let size = 3_000_000;
         let serving = async {
             let (stream, _) = listener.accept().await.expect("accepted");
-            serve(stream, Limits::default(), false, |_, asked, body| async move {
+            serve(stream, Limits::default(), |_, asked, body| async move {
                 let Asked::Request(head) = asked else { panic!("refused") };
                 let body: Bytes = read(body).await.expect("a body").into();
                 let framing = if head.chunked { Framing::Chunked } else { Framing::Length(body.len() as u64) };
@@ -374,28 +374,30 @@ fn huge_bodies_go_both_ways_over_tcp() {
 #[test]
 fn an_upgrade_that_is_not_taken_leaves_the_connection_as_it_was() {
     let request = b"GET /1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
-    let (output, ended) = run(talk(&request.repeat(2), 4096, false));
+    let (output, ended) = run(talk(&request.repeat(2), 4096));
     assert_eq!(output, ours("[GET /1 HTTP/1.1]Host=x;Connection=Upgrade;Upgrade=h2c;").repeat(2));
     assert_eq!(ended, Ended::Closed);
 }
 
 #[test]
 fn an_idle_connection_is_small() {
-    let shared = size_of::<super::side::ServerShared>();
-    let core = super::server::core_size::<tokio::net::TcpStream>();
-    assert!(shared + core < 512, "{shared} + {core}");
+    let (shared, channel) = (ServerSide::SIZE, super::server::channel_size::<tokio::net::TcpStream>());
+    assert!(shared + channel < 320, "{shared} + {channel}");
 }
 
 #[test]
 fn nobody_waits_in_vain_for_a_continue_unless_it_is_meant() {
     let request = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc";
     let answer = |skip: bool| {
-        run(talk_to(request, 4096, false, move |side, _, body| async move {
-            if skip {
-                side.skip_continue();
+        run(talk_to(request, 4096, move |side, _, body| async move {
+            match skip {
+                true => side.skip_continue(),
+                false => side.send_continue(),
             }
-            side.discard(body);
-            Answer::new(Framing::Length(2), "ok")
+            drop((side, body));
+            let mut answer = Answer::new(Framing::Length(2), "ok");
+            answer.discards = true;
+            answer
         }))
         .0
     };
@@ -407,7 +409,7 @@ fn nobody_waits_in_vain_for_a_continue_unless_it_is_meant() {
 fn empty_lines_without_end_take_no_memory() {
     run(async {
         let (near, mut far) = tokio::io::duplex(1024);
-        let (_, handle) = super::server(near);
+        let handle = super::server(near);
         let client = async {
             far.write_all(&b"\r\n".repeat(50_000)).await.expect("written");
             far.write_all(b"GET /late HTTP/1.0\r\n\r\n").await.expect("written");
@@ -423,7 +425,7 @@ fn empty_lines_without_end_take_no_memory() {
 fn bytes_of_another_protocol_can_be_looked_at_first() {
     run(async {
         let (near, mut far) = tokio::io::duplex(1024);
-        let (_, handle) = super::server(near);
+        let handle = super::server(near);
         far.write_all(b"PROXY x\r\nGET /a HTTP/1.0\r\n").await.expect("written");
         assert!(handle.wait().await.expect("read"));
         assert!(handle.buffered().starts_with(b"PROXY x\r\n"));
@@ -477,10 +479,9 @@ proptest::proptest! {
     fn whatever_is_pipelined_comes_apart_again(
         requests in proptest::collection::vec(any_request(), 1..6),
         step in 1..9000usize,
-        fresh: bool,
     ) {
         let wire: Vec<u8> = requests.iter().flat_map(|(text, _)| text.iter().copied()).collect();
-        let (output, ended) = run(talk_to(&wire, step, fresh, |_, _, body| async move {
+        let (output, ended) = run(talk_to(&wire, step, |_, _, body| async move {
             let body: Bytes = read(body).await.expect("a body").into();
             Answer::new(Framing::Length(body.len() as u64), body)
         }));

@@ -1,14 +1,8 @@
-//! What the code beside hyper shares with the stream under it: heads to write, heads read, and how far everything is.
-//! One thread runs both, so cells are enough.
+//! What an exchange shares with the connection under it: signs, counters, and interim answers. One thread runs both, so
+//! cells are enough.
 
-use crate::http::heads::{Refusal, RequestHead};
 use bytes::Bytes;
-use std::{
-    cell::{Cell, RefCell},
-    ops::Deref,
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::{cell::Cell, ops::Deref, rc::Rc};
 
 /// Counters and signs of one connection. Timers compare counters to see progress.
 #[derive(Debug, Default)]
@@ -98,64 +92,20 @@ impl Meter {
     }
 }
 
-/// What goes out in place of hyper's heads.
-#[derive(Default)]
-pub(super) struct Outgoing {
-    /// Replaces the next head hyper writes.
-    pub(super) head: Cell<Option<Bytes>>,
-    /// Goes out before anything else.
-    pub(super) queued: Cell<Bytes>,
-    /// Replaces the end of the body that hyper writes next.
-    pub(super) end: Cell<Option<Box<[u8]>>>,
-    /// `100 Continue` has been sent, so hyper's is swallowed.
-    pub(super) continued: Cell<bool>,
-    /// The head of the message under way has been handed to the wire.
-    pub(super) head_written: Cell<bool>,
-}
-
-impl Outgoing {
-    pub(super) fn begin(&self) {
-        self.head.set(None);
-        self.end.set(None);
-        self.continued.set(false);
-        self.head_written.set(false);
-    }
-
-    /// Puts `bytes` behind what is queued.
-    pub(super) fn queue(&self, bytes: Bytes) {
-        let queued = self.queued.take();
-        self.queued.set(if queued.is_empty() { bytes } else { [queued, bytes].concat().into() });
-    }
-}
-
-/// What a server is asked: a request, or one that nginx refuses.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is moved twice in its life, and almost always the large one")]
-pub enum Asked {
-    /// To be served.
-    Request(RequestHead),
-    /// To be refused with nginx's error page.
-    Refused(Box<Refusal>),
-}
-
-/// The end of a server's connection that belongs to the exchange: cheap to clone, free of the stream's type.
+/// The end of a client's connection that belongs to the exchange: cheap to clone, free of the stream's type.
 #[derive(Clone, Default)]
-pub struct ServerSide(Rc<ServerShared>);
+pub struct ServerSide(Rc<Shared>);
 
 #[derive(Default)]
-pub(super) struct ServerShared {
-    pub(super) meter: Meter,
-    pub(super) out: Outgoing,
-    /// Boxed, so that an idle connection has no room for it.
-    asked: RefCell<Option<Box<Asked>>>,
-    /// The client waits for `100 Continue`.
+struct Shared {
+    meter: Meter,
+    /// Interim answers, which go out before anything else. Boxed, so that an idle connection has no room for them.
+    interim: Cell<Option<Box<Bytes>>>,
+    /// The client waits for `100 Continue`, and has not got it.
     expects: Cell<bool>,
-    /// The answer's body is over as far as we are concerned.
-    body_done: Cell<bool>,
-    /// … and every byte of it is with the peer's kernel.
-    pub(super) flushed: Cell<bool>,
-    pub(super) bad_body: Cell<bool>,
-    discarding: RefCell<Option<hyper::body::Incoming>>,
+    /// The answer's head is on its way.
+    answered: Cell<bool>,
+    bad_body: Cell<bool>,
 }
 
 impl Deref for ServerSide {
@@ -167,56 +117,24 @@ impl Deref for ServerSide {
 }
 
 impl ServerSide {
-    /// What the client asked: for the service hyper calls, once per request.
-    pub fn take_asked(&self) -> Option<Asked> {
-        self.0.asked.take().map(|asked| *asked)
-    }
-
-    /// Sets the head that goes out in place of hyper's, down to and with the empty line. It may be empty (HTTP/0.9).
-    /// Must be called before the service hands its answer to hyper.
-    pub fn respond(&self, head: impl Into<Bytes>) {
-        self.0.out.head.set(Some(head.into()));
-    }
-
     /// Sends `100 Continue` if the client waits for it, unless it was sent or the answer has begun
-    /// (`ngx_http_test_expect`). hyper does so by itself when such a request's body is read; this is for where nginx is
-    /// earlier.
+    /// (`ngx_http_test_expect`).
     pub fn send_continue(&self) {
-        if self.0.expects.get() && !self.0.out.continued.replace(true) {
+        if self.0.expects.replace(false) {
             self.send_interim(&b"HTTP/1.1 100 Continue\r\n\r\n"[..]);
         }
     }
 
     /// Lets the client wait in vain: the answer is on its way (`r->expect_tested = 1`, for 413).
     pub fn skip_continue(&self) {
-        self.0.out.continued.set(true);
+        self.0.expects.set(false);
     }
 
     /// Sends an interim answer, whole, unless the answer has begun: early hints.
     pub fn send_interim(&self, head: impl Into<Bytes>) {
-        if !self.0.out.head_written.get() {
-            self.0.out.queue(head.into());
-        }
-    }
-
-    /// Has other bytes go out than the ones with which hyper ends a body in the chunked coding: such with fields in them.
-    /// Everything before must have been written.
-    pub fn end_with(&self, end: Vec<u8>) {
-        self.0.out.end.set(Some(end.into()));
-    }
-
-    /// A guard to put into the answer's body, so that its end is noticed: without it the connection's task never sees
-    /// that the connection is idle again (`ServerHandle::is_idle`).
-    pub fn guard(&self) -> BodyGuard {
-        BodyGuard(self.clone())
-    }
-
-    /// The rest of a request's body that nobody wants. Never drop one that has not ended: hyper would close the
-    /// connection; nginx reads on (`ngx_http_discard_request_body`), and says `100 Continue` first.
-    pub fn discard(&self, body: hyper::body::Incoming) {
-        self.send_continue();
-        if !http_body::Body::is_end_stream(&body) {
-            *self.0.discarding.borrow_mut() = Some(body);
+        if !self.0.answered.get() {
+            let (before, head) = (self.take_interim(), head.into());
+            self.put_interim(if before.is_empty() { head } else { [before, head].concat().into() });
         }
     }
 
@@ -226,52 +144,33 @@ impl ServerSide {
         self.0.bad_body.get()
     }
 
-    pub(super) fn shared(&self) -> &ServerShared {
-        &self.0
+    pub(super) fn set_bad_body(&self) {
+        self.0.bad_body.set(true);
     }
 
-    pub(super) fn begin(&self, asked: Asked) {
+    /// A request begins, whose client may wait for `100 Continue`.
+    pub(super) fn begin_request(&self, expects: bool) {
         let shared = &*self.0;
         shared.meter.begin();
-        shared.out.begin();
-        shared.body_done.set(false);
-        shared.flushed.set(false);
+        shared.interim.set(None);
+        shared.expects.set(expects);
+        shared.answered.set(false);
         shared.bad_body.set(false);
-        shared.expects.set(matches!(&asked, Asked::Request(head) if head.expect_continue));
-        *shared.asked.borrow_mut() = Some(Box::new(asked));
     }
 
-    /// hyper has no bytes left to write, and neither have we.
-    pub(super) fn note_flush(&self) {
-        let shared = &*self.0;
-        if shared.body_done.get() && shared.out.head_written.get() {
-            shared.flushed.set(true);
-        }
+    /// From now on it is too late for interim answers.
+    pub(super) fn begin_answer(&self) {
+        self.0.answered.set(true);
     }
 
-    pub(super) fn is_discarding(&self) -> bool {
-        self.0.discarding.borrow().is_some()
+    pub(super) fn take_interim(&self) -> Bytes {
+        self.0.interim.take().map(|interim| *interim).unwrap_or_default()
     }
 
-    pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut slot = self.0.discarding.borrow_mut();
-        while let Some(body) = slot.as_mut() {
-            match http_body::Body::poll_frame(std::pin::Pin::new(body), cx) {
-                Poll::Pending => return Poll::Pending,
-                // hyper does not tell the end of a body apart from its last bytes when the answer was written before.
-                Poll::Ready(Some(Ok(_))) if !http_body::Body::is_end_stream(body) => {}
-                Poll::Ready(_) => *slot = None,
-            }
-        }
-        Poll::Ready(())
+    pub(super) fn put_interim(&self, interim: Bytes) {
+        self.0.interim.set(Some(Box::new(interim)));
     }
-}
 
-/// Tells that an answer's body is over, by being dropped with it.
-pub struct BodyGuard(ServerSide);
-
-impl Drop for BodyGuard {
-    fn drop(&mut self) {
-        self.0.0.body_done.set(true);
-    }
+    #[cfg(test)]
+    pub(super) const SIZE: usize = size_of::<Shared>();
 }

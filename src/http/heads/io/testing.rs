@@ -1,40 +1,28 @@
-//! A small server and a small client around hyper, for tests: the loops a connection's task and a proxy run.
+//! A small server and a small client for tests: the loop a connection's task runs.
 
-use super::{Asked, ServerHandle, ServerSide, Stop, server, server_builder};
-use crate::http::heads::{BodyGuard, Framing, Limits, framing};
+use super::{Incoming, Pieces, Sending, ServerHandle, ServerSide, Stop, server};
+use crate::http::heads::{Framing, Limits, Refusal, RequestHead};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use std::{
     cell::RefCell,
-    convert::Infallible,
     future::{Future, poll_fn},
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// A body of given pieces whose length hyper is not told.
-pub(super) struct Pieces(
-    pub(super) std::vec::IntoIter<Bytes>,
-    #[expect(dead_code, reason = "held, not read")] pub(super) Option<BodyGuard>,
-);
+/// What a client asked.
+pub(super) enum Asked {
+    Request(RequestHead),
+    Refused(Box<Refusal>),
+}
 
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
+/// A body of given pieces.
+pub(super) struct Given(std::vec::IntoIter<Bytes>);
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.len() == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+impl Pieces for Given {
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>> {
+        Poll::Ready(self.0.next().map(Ok))
     }
 }
 
@@ -43,12 +31,13 @@ pub(super) struct Answer {
     pub(super) head: String,
     pub(super) framing: Framing,
     pub(super) keepalive: bool,
-    pub(super) switch: bool,
+    /// The rest of the request's body is read away.
+    pub(super) discards: bool,
     pub(super) body: Vec<Bytes>,
 }
 
 impl Answer {
-    /// With a head of our own making, so that it can be told from hyper's.
+    /// With a head that can be told from any other.
     pub(super) fn new(framing: Framing, body: impl Into<Bytes>) -> Self {
         let body: Bytes = body.into();
         let head = match framing {
@@ -57,7 +46,7 @@ impl Answer {
             _ => "HTTP/1.1 200 OK\r\nX-OURS: yes\r\n\r\n".into(),
         };
         let body = if body.is_empty() { Vec::new() } else { vec![body] };
-        Self { head, framing, keepalive: true, switch: false, body }
+        Self { head, framing, keepalive: framing != Framing::Close, discards: false, body }
     }
 }
 
@@ -67,64 +56,58 @@ pub(super) enum Ended {
     Closed,
     Unfinished,
     Broken,
-    /// hyper let go of it.
-    ByHyper(bool),
+    /// An answer was its last.
+    ByUs,
 }
 
-/// Runs a connection: the loop of the module's documentation. hyper is dropped and made anew between requests when
-/// `fresh` says so.
-pub(super) async fn serve<S, F, Fut>(stream: S, limits: Limits, fresh: bool, app: F) -> (Ended, ServerHandle<S>)
+/// Runs a connection: the loop of the module's documentation.
+pub(super) async fn serve<S, F, Fut>(stream: S, limits: Limits, app: F) -> (Ended, ServerHandle<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     F: Fn(ServerSide, Asked, Incoming) -> Fut,
     Fut: Future<Output = Answer>,
 {
-    let (_, handle) = server(stream);
-    let app = &app;
-    let make = || {
-        let side = handle.side().clone();
-        server_builder().serve_connection(
-            handle.io(),
-            hyper::service::service_fn(move |request| {
-                let side = side.clone();
-                Box::pin(async move {
-                    let asked = side.take_asked().expect("a head was delivered");
-                    let answer = app(side.clone(), asked, request.into_body()).await;
-                    side.respond(answer.head);
-                    let body = Pieces(answer.body.into_iter(), Some(side.guard()));
-                    Ok::<_, Infallible>(framing::response(answer.framing, answer.keepalive, answer.switch, body))
-                })
-            }),
-        )
-    };
-    let mut hyper = Some(make());
-    let ended = loop {
-        match handle.next_head(&limits).await {
-            Ok(head) => handle.deliver(Asked::Request(head)),
-            Err(Stop::Refused(refusal)) => handle.deliver(Asked::Refused(refusal)),
-            Err(Stop::Closed) => break Ended::Closed,
-            Err(Stop::Unfinished(_)) => break Ended::Unfinished,
-            Err(Stop::Io(_)) => break Ended::Broken,
-        }
-        let connection = hyper.get_or_insert_with(make);
-        let over = poll_fn(|cx| {
-            if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(Some(result.is_ok()));
+    let handle = server(stream);
+    loop {
+        let (asked, kept, bodyless) = match handle.next_head(&limits).await {
+            Ok(head) => {
+                handle.begin(&head);
+                let (kept, bodyless) = (head.keepalive(), head.method == "HEAD");
+                (Asked::Request(head), kept, bodyless)
             }
-            let _: Poll<()> = handle.poll_discard(cx);
-            if handle.is_idle() { Poll::Ready(None) } else { Poll::Pending }
+            Err(Stop::Refused(refusal)) => {
+                handle.begin_refused();
+                (Asked::Refused(refusal), false, false)
+            }
+            Err(Stop::Closed) => return (Ended::Closed, handle),
+            Err(Stop::Unfinished(_)) => return (Ended::Unfinished, handle),
+            Err(Stop::Io(_)) => return (Ended::Broken, handle),
+        };
+        let mut work = Box::pin(app(handle.side().clone(), asked, handle.incoming()));
+        let answer = poll_fn(|cx| {
+            let made = work.as_mut().poll(cx);
+            if made.is_pending() {
+                let _: Poll<std::io::Result<()>> = handle.poll_interim(cx);
+                handle.poll_watch(cx);
+            }
+            made
         })
         .await;
-        if let Some(fine) = over {
-            break Ended::ByHyper(fine);
+        let framing = if bodyless { Framing::None } else { answer.framing };
+        let mut sending = Sending::new(answer.head.into(), Given(answer.body.into_iter()), framing);
+        let sent = poll_fn(|cx| {
+            let sent = handle.poll_send(cx, &mut sending);
+            let read = if answer.discards { handle.poll_discard(cx).map(drop) } else { Poll::Ready(()) };
+            if read.is_ready() { sent } else { Poll::Pending }
+        })
+        .await;
+        if sent.is_err() {
+            return (Ended::Broken, handle);
         }
-        if fresh {
-            let parts = hyper.take().expect("it was used").into_parts();
-            assert!(parts.read_buf.is_empty(), "hyper keeps nothing");
+        if sending.is_cut() || !kept || !answer.keepalive || !handle.is_read() {
+            return (Ended::ByUs, handle);
         }
-    };
-    drop(hyper);
-    (ended, handle)
+    }
 }
 
 /// Answers with what it was asked: request line, fields, and the body's bytes.
@@ -134,7 +117,6 @@ pub(super) async fn echo(asked: Asked, body: Incoming) -> Answer {
         Asked::Refused(refusal) => {
             let mut answer = Answer::new(Framing::Length(0), "");
             answer.head = format!("HTTP/1.1 {} refused\r\nConnection: close\r\n\r\n", refusal.status);
-            answer.keepalive = false;
             return answer;
         }
     };
@@ -146,30 +128,26 @@ pub(super) async fn echo(asked: Asked, body: Incoming) -> Answer {
         Ok(body) => text.push_str(&String::from_utf8_lossy(&body)),
         Err(()) => text.push_str("BROKEN"),
     }
-    let mut answer = Answer::new(Framing::Length(text.len() as u64), text);
-    answer.keepalive = head.keepalive();
-    answer
+    Answer::new(Framing::Length(text.len() as u64), text)
 }
 
 /// All of a body.
 pub(super) async fn read(mut body: Incoming) -> Result<Vec<u8>, ()> {
     let mut all = Vec::new();
-    while let Some(frame) = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).await {
-        if let Ok(data) = frame.map_err(|_| ())?.into_data() {
-            all.extend_from_slice(&data);
-        }
+    while let Some(piece) = poll_fn(|cx| body.poll_piece(cx)).await {
+        all.extend_from_slice(&piece.map_err(|_| ())?);
     }
     Ok(all)
 }
 
 /// Talks to [`serve`] over a pipe: writes `input` in pieces of `step` bytes, then reads until the server closes. Returns
 /// what came back.
-pub(super) async fn talk(input: &[u8], step: usize, fresh: bool) -> (String, Ended) {
-    talk_to(input, step, fresh, |_, asked, body| echo(asked, body)).await
+pub(super) async fn talk(input: &[u8], step: usize) -> (String, Ended) {
+    talk_to(input, step, |_, asked, body| echo(asked, body)).await
 }
 
 /// The same with a service of the test's own.
-pub(super) async fn talk_to<F, Fut>(input: &[u8], step: usize, fresh: bool, app: F) -> (String, Ended)
+pub(super) async fn talk_to<F, Fut>(input: &[u8], step: usize, app: F) -> (String, Ended)
 where
     F: Fn(ServerSide, Asked, Incoming) -> Fut,
     Fut: Future<Output = Answer>,
@@ -195,7 +173,7 @@ where
         tokio::join!(write, read);
     };
     let serving = async {
-        let (ended, handle) = serve(near, Limits::default(), fresh, app).await;
+        let (ended, handle) = serve(near, Limits::default(), app).await;
         drop(handle);
         ended
     };

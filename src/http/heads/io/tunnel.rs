@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let read = this.wire.poll_pass(cx, buf, u64::MAX, &this.side);
+        let read = this.wire.poll_pass(cx, buf, &this.side);
         this.side.set_read_waiting(read.is_pending());
         read.map_ok(|_| ())
     }

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// How much is read at once where nobody offers room: heads.
 const SCRATCH: usize = 16 * 1024;
@@ -21,7 +21,7 @@ thread_local! {
 
 /// A stream with the bytes that were read from it too early.
 pub struct Wire<S> {
-    stream: Take<S>,
+    stream: S,
     /// Read but not used.
     pub rest: BytesMut,
 }
@@ -29,23 +29,23 @@ pub struct Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// With nothing read yet.
     pub fn new(stream: S) -> Self {
-        Self { stream: stream.take(u64::MAX), rest: BytesMut::new() }
+        Self { stream, rest: BytesMut::new() }
     }
 
     pub(super) fn stream(&mut self) -> &mut S {
-        self.stream.get_mut()
+        &mut self.stream
     }
 
     pub(super) fn stream_ref(&self) -> &S {
-        self.stream.get_ref()
+        &self.stream
     }
 
     pub(super) fn into_parts(self) -> (S, BytesMut) {
-        (self.stream.into_inner(), self.rest)
+        (self.stream, self.rest)
     }
 
-    /// Reads once, up to `limit` bytes, and lets `see` have the bytes, which it may take from the front; what it leaves is kept behind the
-    /// rest. `Ok(None)` at the end of the stream.
+    /// Reads once, up to `limit` bytes, and lets `see` have the bytes, which it may take from the front; what it leaves is
+    /// kept behind the rest. `Ok(None)` at the end of the stream.
     pub(super) fn poll_see<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -53,9 +53,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         limit: u64,
         see: impl FnOnce(&mut BytesMut, &[u8]) -> (usize, T),
     ) -> Poll<io::Result<Option<T>>> {
-        ROOM.with_borrow_mut(|room| {
-            let mut buf = ReadBuf::new(room);
-            self.stream.set_limit(limit);
+        ROOM.with_borrow_mut(|all| {
+            let room = all.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+            let mut buf = ReadBuf::new(&mut all[..room]);
             if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
                 meter.set_closed();
                 return Poll::Ready(Err(error));
@@ -83,7 +83,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// the stream.
     pub fn poll_fetch(&mut self, cx: &mut Context<'_>, meter: &Meter, room: usize) -> Poll<io::Result<usize>> {
         self.rest.reserve(room);
-        self.stream.set_limit(u64::MAX);
         let read = std::pin::pin!(self.stream.read_buf(&mut self.rest)).poll(cx);
         if self.rest.is_empty() {
             // Who waits has no need of memory.
@@ -130,19 +129,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Hands up to `limit` bytes to `buf`: of the rest, or straight from the stream. Says how many; 0 at the end.
+    /// Hands bytes to `buf`: of the rest, or straight from the stream. Says how many; 0 at the end.
     pub(super) fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-        limit: u64,
         meter: &Meter,
     ) -> Poll<io::Result<usize>> {
         if !self.rest.is_empty() {
-            return Poll::Ready(Ok(self.pass_rest(buf, limit)));
+            let n = self.rest.len().min(buf.remaining());
+            buf.put_slice(&self.rest[..n]);
+            self.advance(n);
+            return Poll::Ready(Ok(n));
         }
         let before = buf.filled().len();
-        self.stream.set_limit(limit);
         if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
             meter.set_closed();
             return Poll::Ready(Err(error));
@@ -153,14 +153,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             meter.set_closed();
         }
         Poll::Ready(Ok(n))
-    }
-
-    /// Hands up to `limit` bytes of the rest to `buf`, and says how many.
-    pub(super) fn pass_rest(&mut self, buf: &mut ReadBuf<'_>, limit: u64) -> usize {
-        let n = self.rest.len().min(buf.remaining()).min(usize::try_from(limit).unwrap_or(usize::MAX));
-        buf.put_slice(&self.rest[..n]);
-        self.advance(n);
-        n
     }
 
     /// Drops bytes of the rest, and its memory with the last of them.

@@ -70,12 +70,7 @@ struct Entry {
 }
 
 impl Cache {
-    fn open<E>(
-        &self,
-        name: &[u8],
-        now: Instant,
-        append: &dyn Fn(&[u8]) -> Result<File, E>,
-    ) -> Result<Arc<File>, E> {
+    fn open<E>(&self, name: &[u8], now: Instant, append: &dyn Fn(&[u8]) -> Result<File, E>) -> Result<Arc<File>, E> {
         // Nothing is left half done by a thread that panics here.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| now.duration_since(entry.used) < self.inactive);
@@ -182,7 +177,10 @@ mod tests {
         let later = start + Duration::from_secs(1);
         let open = |file: &str| cache.open(&name(file), later, &files::append).is_ok();
         assert_eq!(["oldest", "once", "first", "second"].map(open), [false, false, true, true]);
-        assert!(cache.open(&name("first"), start + Duration::from_secs(22), &files::append).is_err(), "forgotten in the meantime");
+        assert!(
+            cache.open(&name("first"), start + Duration::from_secs(22), &files::append).is_err(),
+            "forgotten in the meantime"
+        );
     }
 
     #[test]

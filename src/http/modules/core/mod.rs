@@ -11,8 +11,8 @@ pub use place::{Alias, Place};
 pub use symlinks::DisableSymlinks;
 pub use timing::{KeepaliveDisable, KeepaliveTimeout};
 pub use types::Types;
-pub use variables::{argument, basic_credentials, by_variable_name, decode_base64, number, put, request_port};
 pub use values::{Buffers, IfModifiedSince, InFileOnly, Lingering, Satisfy, ServerTokens};
+pub use variables::{argument, basic_credentials, by_variable_name, decode_base64, number, put, request_port};
 
 use super::Room;
 use crate::{

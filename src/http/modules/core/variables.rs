@@ -33,9 +33,7 @@ pub(super) const VARIABLES: &[Variable] = &[
         path.is_some_and(|path| put(out, &path))
     }),
     Variable::new("document_root", |ex, out| put(out, &crate::http::files::root(ex))),
-    Variable::new("realpath_root", |ex, out| {
-        crate::http::files::real_root(ex).is_some_and(|root| put(out, &root))
-    }),
+    Variable::new("realpath_root", |ex, out| crate::http::files::real_root(ex).is_some_and(|root| put(out, &root))),
     Variable::new("content_length", |ex, out| match ex.field("content-length") {
         Some(length) => put(out, length),
         None if !ex.head.chunked => false,

@@ -1,3 +1,5 @@
+//! What clients may do to files, and what they may not.
+
 use super::tree::{self, Log};
 use crate::http::testing::{Answer, ask, conf, fault};
 use std::{

@@ -33,8 +33,7 @@ fn proxied(allowed: &Proxied, exchange: &Exchange, response: &Response) -> bool 
         return allowed.has(EXPIRED) && expired(expires, exchange, response);
     }
     if response.field("cache-control").is_some() {
-        let words: [(u32, &[u8]); 3] =
-            [(NO_CACHE, b"no-cache"), (NO_STORE, b"no-store"), (PRIVATE, b"private")];
+        let words: [(u32, &[u8]); 3] = [(NO_CACHE, b"no-cache"), (NO_STORE, b"no-store"), (PRIVATE, b"private")];
         let said = |word: &[u8]| response.fields.get_all("cache-control").any(|value| lists(value, word));
         return words.iter().any(|(bit, word)| allowed.has(*bit) && said(word));
     }

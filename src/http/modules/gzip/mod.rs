@@ -61,7 +61,7 @@ impl Module for Conf {
 }
 
 impl Room for Conf {
-    const VARIABLES: &'static [Variable] = 
+    const VARIABLES: &'static [Variable] =
         &[Variable::new("gzip_ratio", |exchange, out| packing::ratio(exchange.state.gzip.lengths.as_ref(), out))];
     type State = State;
 }
@@ -80,8 +80,8 @@ pub struct State {
 /// Whether the request may be answered compressed; what is found first stays so for the whole request.
 pub fn accepted(exchange: &mut Exchange, response: &Response) -> bool {
     let known = exchange.state.gzip.accepted;
-    let accepted =
-        known.unwrap_or_else(|| exchange.depth == 0 && accept::ok(&exchange.location.settings.gzip, exchange, response));
+    let accepted = known
+        .unwrap_or_else(|| exchange.depth == 0 && accept::ok(&exchange.location.settings.gzip, exchange, response));
     exchange.state.gzip.accepted = Some(accepted);
     accepted
 }

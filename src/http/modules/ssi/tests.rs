@@ -81,7 +81,7 @@ fn the_first_condition_that_holds_chooses_what_is_put_out() {
         ),
         (r#"<!--#if expr="1" -->1<!--#if expr="1" -->2<!--#endif -->3"#, &["1", ERROR, "23"].concat()),
         (r#"<!--#if expr="$arg_a" -->1<!--#else -->2<!--#else -->3<!--#endif -->"#, &["1", ERROR].concat()),
-        (r#"<!--#else -->x<!--#endif -->y"#, &[ERROR, "x", ERROR, "y"].concat()),
+        ("<!--#else -->x<!--#endif -->y", &[ERROR, "x", ERROR, "y"].concat()),
         (r#"<!--#if expr="$a ? b" -->x<!--#endif -->"#, &[ERROR, "x", ERROR].concat()),
     ]);
 }

@@ -1,0 +1,215 @@
+//! An answer on its way: our head, and the body behind it as it is framed.
+
+use crate::http::heads::Framing;
+use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
+use std::{
+    io::IoSlice,
+    task::{Context, Poll, ready},
+};
+
+/// Pieces handed to one write at most. A piece of a body may be three with what frames it.
+const SLICES: usize = 8;
+
+/// So much may wait to be written until no more of a body is asked for. Bytes.
+const ENOUGH: usize = 64 << 10;
+
+/// The body of an answer: what a connection asks of it.
+pub trait Pieces {
+    /// The next piece; `None` at the end, `Some(Err(()))` if the rest cannot be had.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>>;
+
+    /// The lines of the fields that follow behind a body in the chunked coding, once it has ended.
+    fn trailers(&mut self) -> Bytes {
+        Bytes::new()
+    }
+}
+
+/// What is left to be sent of an answer.
+pub struct Sending<B> {
+    queue: SmallVec<[Bytes; SLICES]>,
+    /// `None` once all of it is in the queue. It is dropped as soon as it has ended: that tells whoever made it.
+    body: Option<B>,
+    framing: Framing,
+    cut: bool,
+}
+
+impl<B: Pieces> Sending<B> {
+    /// A head, which may be empty (HTTP/0.9), and the body behind it.
+    pub fn new(head: Bytes, body: B, framing: Framing) -> Self {
+        let mut queue = SmallVec::new();
+        if !head.is_empty() {
+            queue.push(head);
+        }
+        let body = Some(body).filter(|_| framing != Framing::None);
+        Self { queue, body, framing, cut: false }
+    }
+
+    /// Puts an interim answer in front of everything.
+    pub(super) fn put_first(&mut self, interim: Bytes) {
+        self.queue.insert(0, interim);
+    }
+
+    /// The body ended before it should have, so the connection has to end.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Nothing waits to be written just now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Queues what there is of the body, as far as one write goes. Pending when more is to come.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(body) = &mut self.body {
+            if self.framing == Framing::Length(0) {
+                self.body = None;
+                break;
+            }
+            if self.queue.len() + 3 > SLICES || self.queue.iter().map(Bytes::len).sum::<usize>() > ENOUGH {
+                break;
+            }
+            match ready!(body.poll_piece(cx)) {
+                Some(Ok(piece)) if piece.is_empty() => {}
+                Some(Ok(piece)) => self.push(piece),
+                Some(Err(())) => {
+                    self.cut = true;
+                    self.body = None;
+                }
+                None => {
+                    self.end();
+                    self.body = None;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Queues a piece with what belongs around it.
+    fn push(&mut self, mut piece: Bytes) {
+        match &mut self.framing {
+            Framing::Length(left) => {
+                // What was announced is all that the client takes for this answer.
+                piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= piece.len() as u64;
+                self.queue.push(piece);
+            }
+            Framing::Chunked => {
+                self.queue.push(format!("{:x}\r\n", piece.len()).into());
+                self.queue.push(piece);
+                self.queue.push(Bytes::from_static(b"\r\n"));
+            }
+            Framing::Close | Framing::None => self.queue.push(piece),
+        }
+    }
+
+    /// Queues what stands behind the last piece.
+    fn end(&mut self) {
+        match self.framing {
+            Framing::Length(left) => self.cut = left > 0,
+            Framing::Chunked => {
+                let trailers = self.body.as_mut().map(Pieces::trailers).unwrap_or_default();
+                self.queue.push(match trailers.is_empty() {
+                    true => Bytes::from_static(b"0\r\n\r\n"),
+                    false => [b"0\r\n", &trailers[..], b"\r\n"].concat().into(),
+                });
+            }
+            Framing::Close | Framing::None => {}
+        }
+    }
+
+    /// Shows the queue to a write.
+    pub(super) fn slices<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        if let [only] = &self.queue[..] {
+            return write(&[IoSlice::new(only)]);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        for (slice, part) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(part);
+        }
+        write(&slices[..self.queue.len().min(SLICES)])
+    }
+
+    /// So much of the queue was written.
+    pub(super) fn advance(&mut self, mut n: usize) {
+        let mut whole = 0;
+        for part in &mut self.queue {
+            if n < part.len() {
+                part.advance(n);
+                break;
+            }
+            n -= part.len();
+            whole += 1;
+        }
+        match whole == self.queue.len() {
+            true => self.queue.clear(),
+            false => drop(self.queue.drain(..whole)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces that are there at once, and how they end.
+    struct Given(std::vec::IntoIter<Result<&'static [u8], ()>>, &'static [u8]);
+
+    impl Pieces for Given {
+        fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>> {
+            Poll::Ready(self.0.next().map(|piece| piece.map(Bytes::from_static)))
+        }
+
+        fn trailers(&mut self) -> Bytes {
+            Bytes::from_static(self.1)
+        }
+    }
+
+    /// What goes out, written `width` bytes at a time, and whether it was cut.
+    fn sent(framing: Framing, pieces: Vec<Result<&'static [u8], ()>>, trailers: &'static [u8], width: usize) -> (String, bool) {
+        let mut sending = Sending::new(Bytes::from_static(b"HEAD\n"), Given(pieces.into_iter(), trailers), framing);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let mut out = Vec::new();
+        loop {
+            assert!(sending.poll_fill(cx).is_ready());
+            if sending.is_empty() {
+                return (String::from_utf8(out).expect("text"), sending.is_cut());
+            }
+            let all: Vec<u8> = sending.slices(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect());
+            let n = width.min(all.len());
+            out.extend_from_slice(&all[..n]);
+            sending.advance(n);
+        }
+    }
+
+    #[test]
+    fn bodies_are_framed_however_little_is_written_at_once() {
+        let many = || (0..40).map(|_| Ok(&b"0123456789abcdef"[..])).collect::<Vec<_>>();
+        for width in [1, 2, 3, 7, 40, 10_000] {
+            let (text, cut) = sent(Framing::Length(7), vec![Ok(b"one"), Ok(b""), Ok(b"two"), Ok(b"!")], b"", width);
+            assert_eq!((&text[..], cut), ("HEAD\nonetwo!", false));
+            let (text, cut) = sent(Framing::Chunked, vec![Ok(b"one"), Ok(b"0123456789a")], b"", width);
+            assert_eq!((&text[..], cut), ("HEAD\n3\r\none\r\nb\r\n0123456789a\r\n0\r\n\r\n", false));
+            let (text, _) = sent(Framing::Chunked, Vec::new(), b"A: b\r\n", width);
+            assert_eq!(text, "HEAD\n0\r\nA: b\r\n\r\n");
+            assert_eq!(sent(Framing::Close, vec![Ok(b"all")], b"", width), ("HEAD\nall".into(), false));
+            assert_eq!(sent(Framing::None, vec![Ok(b"not this")], b"", width), ("HEAD\n".into(), false));
+            let (text, _) = sent(Framing::Length(640), many(), b"", width);
+            assert_eq!(text.len(), 645);
+            let (text, _) = sent(Framing::Chunked, many(), b"", width);
+            assert_eq!(text.matches("10\r\n0123456789abcdef\r\n").count(), 40);
+        }
+    }
+
+    #[test]
+    fn a_body_is_never_longer_than_announced_and_a_shorter_one_is_cut() {
+        assert_eq!(sent(Framing::Length(2), vec![Ok(b"four")], b"", 100), ("HEAD\nfo".into(), false));
+        assert_eq!(sent(Framing::Length(0), vec![Ok(b"four")], b"", 100), ("HEAD\n".into(), false));
+        assert_eq!(sent(Framing::Length(5), vec![Ok(b"four")], b"", 100), ("HEAD\nfour".into(), true));
+        assert_eq!(sent(Framing::Length(5), vec![Ok(b"fo"), Err(())], b"", 100), ("HEAD\nfo".into(), true));
+        // The end that would make it look whole is missing.
+        assert_eq!(sent(Framing::Chunked, vec![Ok(b"fo"), Err(())], b"", 100), ("HEAD\n2\r\nfo\r\n".into(), true));
+        assert_eq!(sent(Framing::Close, vec![Err(())], b"", 100), ("HEAD\n".into(), true));
+    }
+}
