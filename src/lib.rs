@@ -4,7 +4,7 @@
 //! bytes of files ─ syntax ─▶ statements ─ config ─▶ settings per level ─ http::level ─▶ Generation
 //!   (places kept)            (directives typed, faults collected)   (listeners · servers · locations · upstreams)
 //!
-//! accepted socket ─ http::connection ─▶ heads + hyper ─▶ Exchange ─ http::pipeline (the page) ─▶ content ─▶ upstream
+//! accepted socket ─ http::connection ─▶ heads ─▶ Exchange ─ http::pipeline (the page) ─▶ content ─▶ upstream
 //! ```
 
 pub mod cli;

@@ -16,6 +16,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("answers", http::answers),
     ("chunked", http::chunked),
     ("config", text::config),
+    ("fastcgi", wire::fastcgi),
     ("heads", http::heads),
     ("location", text::location),
     ("proxy_protocol", wire::proxy_protocol),

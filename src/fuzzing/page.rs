@@ -23,7 +23,12 @@ pub(super) fn ssi(data: &[u8]) {
             let plain = directive.params.iter().all(|(_, value)| !value.contains(&b'"'));
             if plain {
                 let again = tokens(&written, written.len(), longest);
-                assert_eq!(again, std::slice::from_ref(piece), "written again as {:?}", String::from_utf8_lossy(&written));
+                assert_eq!(
+                    again,
+                    std::slice::from_ref(piece),
+                    "written again as {:?}",
+                    String::from_utf8_lossy(&written)
+                );
             }
             directive.params.iter().for_each(|(_, value)| read(value));
         }

@@ -1,7 +1,71 @@
 //! Bytes of the protocols beside HTTP.
 
-use crate::upstream::wire::{proxy_protocol, uwsgi};
+use super::paced;
+use crate::{
+    http::heads::response::Progress,
+    upstream::wire::{
+        answer::{Dialect, HeadReader, Note, Step},
+        fastcgi::{self, Reading},
+        proxy_protocol, uwsgi,
+    },
+};
+use bytes::{Bytes, BytesMut};
 use std::net::{IpAddr, SocketAddr};
+
+/// A FastCGI answer means the same however its bytes arrive; a body comes whole out of the records it is written in.
+pub(super) fn fastcgi(data: &[u8]) {
+    let (step, bytes) = paced(data);
+    let [flags, bytes @ ..] = bytes else { return };
+    let catch = if flags & 2 == 0 { Vec::new() } else { vec![Bytes::from_static(b"oops")] };
+    let reading = Reading { keep: flags & 1 == 1, catch };
+    assert_eq!(answered(bytes, step, &reading), answered(bytes, bytes.len().max(1), &reading), "in pieces of {step}");
+    let mut records = 0;
+    fastcgi::stdin(Bytes::copy_from_slice(bytes), |part| records += part.len());
+    assert!(records % 8 == 0 && records >= bytes.len());
+}
+
+/// What came of a head that must fit into 256 bytes, of the body, and of its end; and what is to be logged.
+fn answered(bytes: &[u8], step: usize, reading: &Reading) -> (Result<String, String>, Vec<u8>, String, Vec<Note>) {
+    let size = 256;
+    let mut reader = HeadReader::new(&Dialect::FastCgi(reading.clone()));
+    let (mut rest, mut left) = (BytesMut::new(), bytes);
+    let mut feed = |rest: &mut BytesMut, most: usize| {
+        let (piece, behind) = left.split_at(left.len().min(step).min(most));
+        left = behind;
+        rest.extend_from_slice(piece);
+        !piece.is_empty()
+    };
+    let head = loop {
+        let parsed = if rest.is_empty() { Ok(Progress::Partial) } else { reader.parse(&mut rest, size) };
+        match parsed {
+            Ok(Progress::Complete(n)) => break reader.finish(rest.split_to(n).freeze()),
+            Ok(Progress::Partial) => {
+                let room = reader.room(size, rest.len());
+                assert!((1..=size).contains(&room), "{room}");
+                if !feed(&mut rest, room) {
+                    return (Err("closed".into()), Vec::new(), String::new(), reader.notes(true));
+                }
+            }
+            Err(error) => return (Err(error.to_string()), Vec::new(), String::new(), reader.notes(false)),
+        }
+    };
+    assert!(head.length <= bytes.len());
+    let mut notes = reader.notes(false);
+    let mut body = reader.body(&head, false);
+    let mut all = Vec::new();
+    let end = loop {
+        match body.next(&mut rest) {
+            Ok(Step::Piece(piece)) => all.extend_from_slice(&piece),
+            Ok(Step::End) => break "end".to_owned(),
+            Ok(Step::More) if feed(&mut rest, usize::MAX) => {}
+            Ok(Step::More) => break body.cut_off().map_or_else(|failure| failure.to_string(), |()| "cut".to_owned()),
+            Err(failure) => break failure.to_string(),
+        }
+    };
+    assert!(head.content_length.is_none_or(|length| all.len() as u64 <= length));
+    notes.extend_from_slice(body.notes());
+    (Ok(format!("{head:?}")), all, end, notes)
+}
 
 /// A packet that is understood is written as it was; any pairs that fit into a packet come out of it again.
 pub(super) fn uwsgi(data: &[u8]) {

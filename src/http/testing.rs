@@ -182,12 +182,17 @@ fn an_idle_connection_is_small_and_a_request_is_bounded() {
         }))));
         let listener = Arc::clone(&http.listeners[0]);
         let (local, remote) = (tcp("127.0.0.1:80"), tcp("127.0.0.1:40000"));
-        let connection = Rc::new(Connection::new(worker, http, listener, 1, local, remote));
-        let mut exchange = connection::exchange(&connection, head("GET / HTTP/1.0\r\n\r\n"), RequestBody::default());
+        let connection = || {
+            let (http, listener) = (Arc::clone(&http), Arc::clone(&listener));
+            Connection::new(Rc::clone(&worker), http, listener, 1, local.clone(), remote.clone())
+        };
+        let held = Rc::new(connection());
+        let mut exchange = connection::exchange(&held, head("GET / HTTP/1.0\r\n\r\n"), RequestBody::default());
         assert!(size_of_val(&super::pipeline::answer(&mut exchange)) <= 4096);
         assert!(size_of::<Connection>() <= 256);
         let (stream, _other) = tokio::io::duplex(64);
-        let size = size_of_val(&connection::serve(stream, connection));
-        assert!(size <= 400, "{size}");
+        let size = size_of_val(&connection::serve(stream, connection()));
+        // With what tokio adds, a task is then one block of 512 bytes; the next size is 768.
+        assert!(size <= 384, "{size}");
     });
 }

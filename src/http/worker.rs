@@ -279,13 +279,7 @@ impl Worker {
         let serial = SERIAL.fetch_add(1, Relaxed);
         let mut connection = Connection::new(Rc::clone(self), http, listener, serial, local, remote);
         connection.descriptor = stream.descriptor();
-        self.connections.set(self.connections.get() + 1);
-        self.counts.active.fetch_add(1, Relaxed);
-        let open = Open { worker: Rc::clone(self), serial };
-        let task = tokio::task::spawn_local(async move {
-            let _open = open;
-            connection::serve(stream, Rc::new(connection)).await;
-        });
+        let task = tokio::task::spawn_local(connection::serve(stream, connection));
         if self.current.peek().shutdown_timeout.is_some() {
             self.ending.borrow_mut().insert(serial, task.abort_handle());
         }
@@ -314,6 +308,24 @@ impl Worker {
         self.idlers.borrow().values().for_each(Waker::wake_by_ref);
     }
 
+    /// Counts a connection for as long as it is open.
+    pub fn opened(&self) {
+        self.connections.set(self.connections.get() + 1);
+        self.counts.active.fetch_add(1, Relaxed);
+    }
+
+    /// Forgets a connection that was counted.
+    pub fn closed(&self, serial: u64) {
+        self.ending.borrow_mut().remove(&serial);
+        let waker = self.idlers.borrow_mut().remove(&serial);
+        drop(waker);
+        self.connections.set(self.connections.get() - 1);
+        self.counts.active.fetch_sub(1, Relaxed);
+        if self.connections.get() == 0 {
+            self.emptied.notify_waiters();
+        }
+    }
+
     async fn all_closed(&self) {
         while self.connections.get() > 0 {
             self.emptied.notified().await;
@@ -329,26 +341,6 @@ impl Worker {
         state ^= state >> 27;
         self.random.set(state);
         (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> (24 + 8 * (at & 3))) as u8
-    }
-}
-
-/// Counts a connection for as long as it is open.
-struct Open {
-    worker: Rc<Worker>,
-    serial: u64,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let Self { worker, serial } = self;
-        worker.ending.borrow_mut().remove(serial);
-        let waker = worker.idlers.borrow_mut().remove(serial);
-        drop(waker);
-        worker.connections.set(worker.connections.get() - 1);
-        worker.counts.active.fetch_sub(1, Relaxed);
-        if worker.connections.get() == 0 {
-            worker.emptied.notify_waiters();
-        }
     }
 }
 

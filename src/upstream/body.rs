@@ -63,6 +63,8 @@ struct Pipe {
     /// How much is kept for a client that is behind; `None` where it is not buffered.
     bounds: Option<Arc<Bounds>>,
     spool: Option<Box<Spool>>,
+    /// The next piece, which was read while it was asked whether there is one. It comes behind what is spooled.
+    next: Option<Bytes>,
     pace: Pace,
     store: Option<Box<Store>>,
     /// Whether a field behind the body is kept from clients.
@@ -135,6 +137,7 @@ impl UpstreamBody {
             failed: None,
             bounds: None,
             spool: None,
+            next: None,
             pace: Pace::default(),
             store: None,
             hidden: None,
@@ -211,7 +214,7 @@ impl UpstreamBody {
     /// Everything has come, and was handed out.
     pub fn is_over(&self) -> bool {
         let pipe = self.0.borrow();
-        pipe.spool.as_ref().is_none_or(|spool| spool.is_empty()) && pipe.is_read()
+        pipe.next.is_none() && pipe.spool.as_ref().is_none_or(|spool| spool.is_empty()) && pipe.is_read()
     }
 
     /// The connection itself, when the answer was a switch of protocols.
@@ -256,22 +259,19 @@ impl UpstreamBody {
     /// The next piece.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let pipe = &mut *self.0.borrow_mut();
-        let mut spool = match pipe.spool.take() {
-            Some(spool) => spool,
-            None => match pipe.poll_shaped(cx) {
-                Poll::Pending => return pipe.kept_up(),
-                Poll::Ready(Some(Ok(piece))) if pipe.is_scrap(&piece) => {
-                    let Some(bounds) = &pipe.bounds else { return Poll::Ready(Some(Ok(piece))) };
-                    let mut spool = Box::new(Spool::new(Arc::clone(bounds)));
-                    spool.push(&piece);
-                    spool
-                }
-                next => return next,
-            },
-        };
-        let next = pipe.poll_spooled(&mut spool, cx);
-        pipe.spool = Some(spool);
-        next
+        if let Some(mut spool) = pipe.spool.take() {
+            let next = pipe.poll_spooled(&mut spool, cx);
+            pipe.spool = Some(spool);
+            return next;
+        }
+        if let Some(piece) = pipe.next.take() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        match pipe.poll_shaped(cx) {
+            Poll::Pending => pipe.kept_up(),
+            Poll::Ready(Some(Ok(piece))) if pipe.is_scrap(&piece) => pipe.poll_behind(piece, cx),
+            next => next,
+        }
     }
 
     /// Reads on for a client that is behind, into memory or a temporary file, so that it holds neither connection nor peer.
@@ -313,6 +313,25 @@ impl UpstreamBody {
 }
 
 impl Pipe {
+    /// A small piece is handed on along with the next one, and waits for that if it has to.
+    fn poll_behind(&mut self, piece: Bytes, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let next = self.poll_shaped(cx);
+        if let Poll::Ready(Some(Ok(next))) = next {
+            self.next = Some(next);
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        let Some(bounds) = self.bounds.clone() else { return Poll::Ready(Some(Ok(piece))) };
+        let mut spool = Box::new(Spool::new(bounds));
+        spool.push(&piece);
+        spool.end = match next {
+            Poll::Ready(end) => Some(end.map_or(Ok(()), |end| end.map(drop))),
+            Poll::Pending => None,
+        };
+        let next = self.poll_spooled(&mut spool, cx);
+        self.spool = Some(spool);
+        next
+    }
+
     /// Nothing more comes from the peer that anybody wants.
     fn is_read(&self) -> bool {
         match &self.shape {
@@ -348,6 +367,9 @@ impl Pipe {
     }
 
     fn read_ahead(&mut self, spool: &mut Spool, cx: &mut Context<'_>) -> bool {
+        if let Some(piece) = self.next.take() {
+            spool.push(&piece);
+        }
         for _ in 0..TURN {
             if !spool.has_room() {
                 return true;
@@ -377,9 +399,13 @@ impl Pipe {
     fn poll_spooled(&mut self, spool: &mut Spool, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             let enough = self.bounds.as_ref().map_or(1, |bounds| bounds.piece);
-            if spool.in_file() > 0 || spool.in_memory() >= enough || spool.end.is_some() || self.is_read() {
+            let filled = spool.in_file() > 0 || spool.in_memory() >= enough;
+            if filled || self.next.is_some() || spool.end.is_some() || self.is_read() {
                 if let Some(piece) = spool.pop() {
                     return Poll::Ready(Some(piece));
+                }
+                if let Some(piece) = self.next.take() {
+                    return Poll::Ready(Some(Ok(piece)));
                 }
                 if let Some(end) = spool.end.take() {
                     return Poll::Ready(end.err().map(Err));
@@ -387,10 +413,8 @@ impl Pipe {
             }
             match self.poll_shaped(cx) {
                 Poll::Pending => return self.kept_up(),
-                Poll::Ready(Some(Ok(piece))) if spool.in_memory() == 0 && !self.is_scrap(&piece) => {
-                    return Poll::Ready(Some(Ok(piece)));
-                }
-                Poll::Ready(Some(Ok(piece))) => spool.push(&piece),
+                Poll::Ready(Some(Ok(piece))) if self.is_scrap(&piece) => spool.push(&piece),
+                Poll::Ready(Some(Ok(piece))) => self.next = Some(piece),
                 Poll::Ready(Some(Err(error))) => spool.end = Some(Err(error)),
                 Poll::Ready(None) => spool.end = Some(Ok(())),
             }

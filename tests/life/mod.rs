@@ -100,7 +100,7 @@ impl Crowd {
         let client = |number: usize| {
             let (stop, answered) = (stop.clone(), answered.clone());
             std::thread::spawn(move || {
-                let mut kept = (keep && number % 2 == 0).then(|| Connection::open(port));
+                let mut kept = (keep && number < 2).then(|| Connection::open(port));
                 let mut failed = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
                     let answer = match &mut kept {

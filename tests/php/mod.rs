@@ -304,9 +304,9 @@ fn a_drupal_museum() {
     site.get("/?do=warning", 200);
     site.get("/?do=fatal", 502);
     site.php.kill();
+    wait::until("nobody listens any more", wait::SOON, || !site.container.listens_at(SOCKET));
     site.get("/node/7", 502);
     site.get("/robots.txt", 200);
-    eprintln!("LOG {}", site.log("museum.error.log"));
     let refused = "failed (111: Connection refused) while connecting to upstream";
     wait::until("the log tells", wait::SOON, || site.log("museum.error.log").contains(refused));
 }

@@ -220,6 +220,7 @@ configurations! {
     memcached,
     normalise,
     proxy_answers,
+    proxy_buffering,
     proxy_errors,
     proxy_headers,
     proxy_switches,

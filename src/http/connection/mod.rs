@@ -318,38 +318,44 @@ enum Asked {
 }
 
 /// Reads and answers requests until the connection ends.
-pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
+///
+/// What this makes is what an idle connection costs. So everything is on the heap that is not there while it is idle, and
+/// what is handed to the future is handed over in its final form: it would have room for every form it had.
+pub fn serve<S: Stream>(stream: S, mut connection: Connection) -> impl Future<Output = ()> + use<S> {
     let handle = heads::server(stream);
-    if let Some(connection) = Rc::get_mut(&mut connection) {
-        connection.side = handle.side().clone();
-    }
-    let _end = End(Rc::clone(&connection));
-    if connection.with_host(|host| host.proxy_protocol) && !Box::pin(wait::proxy_header(&handle, &connection)).await {
+    connection.side = handle.side().clone();
+    connection.worker.opened();
+    run(handle, Open(Rc::new(connection)))
+}
+
+async fn run<S: Stream>(handle: ServerHandle<S>, open: Open) {
+    let connection = &open.0;
+    if connection.with_host(|host| host.proxy_protocol) && !Box::pin(wait::proxy_header(&handle, connection)).await {
         return;
     }
     let mut idle = wait::Idle::First;
     let mut timers = wait::Timers::default();
     loop {
-        let work = match wait::next(&handle, &connection, idle, &mut timers).await {
-            Ok(head) => begin(&handle, &connection, Asked::Request(head)),
-            Err(wait::End::Stop(Stop::Refused(refusal))) => begin(&handle, &connection, Asked::Refused(refusal)),
+        let work = match wait::next(&handle, connection, idle, &mut timers).await {
+            Ok(head) => begin(&handle, connection, Asked::Request(head)),
+            Err(wait::End::Stop(Stop::Refused(refusal))) => begin(&handle, connection, Asked::Refused(refusal)),
             Err(wait::End::Stop(Stop::Unfinished(refusal))) => {
-                service::log_unfinished(&connection, *refusal);
+                service::log_unfinished(connection, *refusal);
                 return;
             }
             Err(wait::End::Late(refusal)) => {
-                service::log_unfinished(&connection, *refusal);
+                service::log_unfinished(connection, *refusal);
                 if connection.with_host(|host| host.default.base.settings.core.reset_timedout_connection) {
                     handle.with_stream(Stream::reset_when_closed);
                 }
                 return;
             }
             Err(end) => {
-                end.log(&connection, idle);
+                end.log(connection, idle);
                 return;
             }
         };
-        let outcome = turn::drive(&handle, &connection, work).await;
+        let outcome = turn::drive(&handle, connection, work).await;
         connection.worker.counts.writing.fetch_sub(1, Relaxed);
         if let Some(action) = connection.post_action() {
             action.await;
@@ -360,7 +366,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                 None => return,
             },
             Outcome::Switch(switch) => {
-                Box::pin(service::tunnel(&handle, &connection, switch)).await;
+                Box::pin(service::tunnel(&handle, connection, switch)).await;
                 connection.settle();
                 return;
             }
@@ -370,7 +376,7 @@ pub async fn serve<S: Stream>(stream: S, mut connection: Rc<Connection>) {
                 if connection.reset.get() {
                     handle.with_stream(Stream::reset_when_closed);
                 } else if linger {
-                    Box::pin(close::linger(&handle, &connection)).await;
+                    Box::pin(close::linger(&handle, connection)).await;
                 }
                 return;
             }
@@ -395,13 +401,16 @@ fn begin<S: Stream>(
     Box::pin(service::answer(Rc::clone(connection), asked, handle.incoming()))
 }
 
-/// Logs the request in which a connection is ended because `worker_shutdown_timeout` is over.
-struct End(Rc<Connection>);
+/// A connection while it is open.
+struct Open(Rc<Connection>);
 
-impl Drop for End {
+impl Drop for Open {
     fn drop(&mut self) {
-        if self.0.serial < self.0.worker.expired.get() {
+        let Connection { worker, serial, .. } = &*self.0;
+        // The request in which it is ended because `worker_shutdown_timeout` is over has its line in the log.
+        if *serial < worker.expired.get() {
             self.0.settle();
         }
+        worker.closed(*serial);
     }
 }

@@ -129,7 +129,7 @@ async fn patiently(
     poll_fn(|cx| {
         loop {
             let answer = link.poll_answer(cx, sending, job.passing.buffer_size.0);
-            for note in link.notes(matches!(answer, Poll::Ready(Err(_)))) {
+            for note in link.notes(matches!(answer, Poll::Ready(Err(Failure::Closed | Failure::Io(..))))) {
                 let text = format!("{note} while reading response header from upstream");
                 exchange.log_about(level(&note), &text, Some(&job.about(peer)));
             }

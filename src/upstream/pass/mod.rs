@@ -299,7 +299,8 @@ pub async fn read_body(exchange: &mut Exchange, early: bool) -> Phase {
     let announced = exchange.head.content_length.and_then(|length| usize::try_from(length).ok());
     let memory = announced.filter(|length| *length < buffer + buffer / 4).map_or(buffer, |length| length.max(buffer));
     let limits = BodyLimits { max: core.client_max_body_size.0, memory, gap: core.client_body_timeout.0 };
-    let prepared = if exchange.head.has_body() && !early { body_file::prepare(exchange, memory) } else { Ok(()) };
+    let announces = exchange.head.has_body() || exchange.head.content_length.is_some();
+    let prepared = if announces && !early { body_file::prepare(exchange, memory) } else { Ok(()) };
     let read = match (prepared, early) {
         (Err(error), _) => Err(error),
         (Ok(()), true) => Box::pin(exchange.body.read_early(limits)).await,

@@ -290,24 +290,21 @@ impl AnswerBody {
         let kept = stream.records.unwrap(&mut rest[stream.decoded..]);
         stream.decoded += kept;
         rest.truncate(stream.decoded);
-        for text in stream.records.said_before(u64::MAX) {
+        let n = self.left.map_or(stream.decoded, |left| stream.decoded.min(bounded(left)));
+        let too_much = n < stream.decoded;
+        // What is said behind what is too much is not heard.
+        let heard = if too_much { stream.records.payload() - (stream.decoded - n) as u64 + 1 } else { u64::MAX };
+        for text in stream.records.said_before(heard) {
             note(&mut self.notes, Note::Stderr(text));
         }
-        let mut piece = None;
-        if stream.decoded > 0 {
-            let n = self.left.map_or(stream.decoded, |left| stream.decoded.min(bounded(left)));
-            let too_much = n < stream.decoded;
-            if n > 0 {
-                piece = Some(take(rest, n));
-                stream.decoded -= n;
-                self.left = self.left.map(|left| left - n as u64);
-            }
-            if too_much {
-                note(&mut self.notes, Note::TooMuch);
-                rest.clear();
-                self.coding = Coding::Over;
-                return Ok(piece.map_or(Step::End, Step::Piece));
-            }
+        let piece = (n > 0).then(|| take(rest, n));
+        stream.decoded -= n;
+        self.left = self.left.map(|left| left - n as u64);
+        if too_much {
+            note(&mut self.notes, Note::TooMuch);
+            rest.clear();
+            self.coding = Coding::Over;
+            return Ok(piece.map_or(Step::End, Step::Piece));
         }
         let records = &stream.records;
         // The output may be closed before: who goes then disturbs an application that has not finished.

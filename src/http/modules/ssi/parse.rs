@@ -302,10 +302,8 @@ mod tests {
                         Token::Text(text) => out.push_str(&String::from_utf8_lossy(&text)),
                         Token::Broken => out.push_str(&format!("!{}!", parser.complaint().unwrap())),
                         Token::Directive(directive) => {
-                            let params = directive
-                                .params
-                                .iter()
-                                .map(|(name, value)| format!(" {}={}", text(name), text(value)));
+                            let params =
+                                directive.params.iter().map(|(name, value)| format!(" {}={}", text(name), text(value)));
                             let params: String = params.collect();
                             out.push_str(&format!("{{{}{params}}}", text(&directive.command)));
                         }

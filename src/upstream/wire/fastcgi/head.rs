@@ -24,8 +24,6 @@ pub struct FastCgiHead {
     reading: Reading,
     /// Of the bytes it was shown, the first so many are output.
     decoded: usize,
-    /// Bytes as they came, which have to fit into `fastcgi_buffer_size`.
-    raw: usize,
     /// Where among all bytes the head ends.
     end: u64,
     /// What was said to the error stream, and not told yet.
@@ -35,7 +33,7 @@ pub struct FastCgiHead {
 impl FastCgiHead {
     pub fn new(reading: Reading) -> Self {
         let (parser, records) = (CgiParser::fields_only(), Records::default());
-        Self { parser, records, reading, decoded: 0, raw: 0, end: 0, said: Vec::new() }
+        Self { parser, records, reading, decoded: 0, end: 0, said: Vec::new() }
     }
 
     /// Reads on: new bytes stand behind those that were left. Their framing is taken out.
@@ -43,53 +41,54 @@ impl FastCgiHead {
     /// # Errors
     /// What is wrong with the records or the head.
     pub fn parse(&mut self, rest: &mut BytesMut, size: usize) -> Result<Progress, HeadError> {
-        self.raw += rest.len() - self.decoded;
         let kept = self.records.unwrap(&mut rest[self.decoded..]);
         self.decoded += kept;
         rest.truncate(self.decoded);
-        if self.decoded == 0 {
-            // However much is said before the head, it takes no room.
-            self.raw = 0;
-        }
-        let parsed = self.parser.parse(rest, size.max(self.decoded + 1));
-        let head = match parsed {
-            Ok(Progress::Complete(n)) => n as u64,
-            _ => u64::MAX,
-        };
-        let said = self.records.said_before(head);
-        let caught = said
-            .iter()
-            .any(|text| self.reading.catch.iter().any(|pattern| memchr::memmem::find(text, pattern).is_some()));
-        self.said.extend(said);
-        if caught {
-            return Err(HeadError::Caught);
-        }
-        match parsed? {
-            Progress::Complete(n) => {
-                self.end = self.records.raw_at(n as u64);
-                Ok(Progress::Complete(n))
+        // What is said counts if it is said before the head is complete, or wrong.
+        while let Some(line) = self.records.said().first() {
+            let at = usize::try_from(line.at).unwrap_or(usize::MAX).min(rest.len());
+            if let Progress::Complete(n) = self.parser.parse(&rest[..at], at + 1)? {
+                return Ok(self.complete(n));
             }
-            Progress::Partial => {
-                let records = &self.records;
-                let invalid = |text: String| Err(HeadError::Invalid(text.into()));
-                if records.closed {
-                    invalid("upstream prematurely closed FastCGI stdout".into())
-                } else if records.ending {
-                    invalid(format!("upstream sent unexpected FastCGI record: {}", super::END_REQUEST))
-                } else if let Some(fault) = records.fault {
-                    invalid(fault.to_string())
-                } else if self.raw >= size {
-                    Err(HeadError::TooBig)
-                } else {
-                    Ok(Progress::Partial)
-                }
+            let text = self.records.take_line();
+            let caught = self.reading.catch.iter().any(|pattern| memchr::memmem::find(&text, pattern).is_some());
+            self.said.push(text);
+            if caught {
+                return Err(HeadError::Caught);
             }
         }
+        if let Progress::Complete(n) = self.parser.parse(rest, rest.len() + 1)? {
+            return Ok(self.complete(n));
+        }
+        let records = &self.records;
+        let invalid = |text: String| Err(HeadError::Invalid(text.into()));
+        if records.closed {
+            invalid("upstream prematurely closed FastCGI stdout".into())
+        } else if records.ending {
+            invalid(format!("upstream sent unexpected FastCGI record: {}", super::END_REQUEST))
+        } else if let Some(fault) = records.fault {
+            invalid(fault.to_string())
+        } else if self.raw() >= size {
+            Err(HeadError::TooBig)
+        } else {
+            Ok(Progress::Partial)
+        }
+    }
+
+    fn complete(&mut self, n: usize) -> Progress {
+        self.end = self.records.raw_at(n as u64);
+        Progress::Complete(n)
+    }
+
+    /// Bytes as they came, which have to fit into `fastcgi_buffer_size`: however much is said before the head, it takes no
+    /// room.
+    fn raw(&self) -> usize {
+        usize::try_from(self.records.since_first()).unwrap_or(usize::MAX)
     }
 
     /// How much may still come of a head that must fit into `size` bytes.
     pub fn room(&self, size: usize) -> usize {
-        size.saturating_sub(self.raw).max(1)
+        size.saturating_sub(self.raw()).max(1)
     }
 
     /// The head, of the bytes that were complete and are no longer among those that are left.

@@ -15,6 +15,8 @@ pub struct Records {
     payload: u64,
     /// All bytes.
     raw: u64,
+    /// Where among all bytes the first of the output stands.
+    first: Option<u64>,
     /// Where stretches of output begin, in output and in all bytes, of what was looked at last.
     runs: Vec<(u64, u64)>,
     said: Vec<u8>,
@@ -89,7 +91,9 @@ impl Records {
                     let n = here.min(usize::from(self.left));
                     match self.kind {
                         STDOUT => {
-                            self.runs.push((self.payload, before + at as u64));
+                            let raw = before + at as u64;
+                            self.runs.push((self.payload, raw));
+                            self.first.get_or_insert(raw);
                             bytes.copy_within(at..at + n, kept);
                             kept += n;
                             self.payload += n as u64;
@@ -169,6 +173,11 @@ impl Records {
         }
     }
 
+    /// How many of all bytes there were since the output began.
+    pub fn since_first(&self) -> u64 {
+        self.first.map_or(0, |first| self.raw - first)
+    }
+
     /// How much output there was.
     pub fn payload(&self) -> u64 {
         self.payload
@@ -188,6 +197,11 @@ impl Records {
     /// What was said and not taken.
     pub fn said(&self) -> &[Line] {
         &self.lines
+    }
+
+    /// Takes the first of that.
+    pub fn take_line(&mut self) -> Bytes {
+        self.lines.remove(0).text
     }
 }
 
