@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, reason = "the methods are those of a server; a test binds and waits as it likes")]
 #![allow(dead_code, reason = "a topic that is switched off leaves helpers unused")]
 
+mod balancing;
 mod buffering;
 mod examples;
 mod fuzz_corpus;

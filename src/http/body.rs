@@ -87,7 +87,7 @@ impl Body {
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(bytes)))
             }
-            Self::File(file) => Poll::Ready(file.next()),
+            Self::File(file) => Poll::Ready(file.take_piece()),
             Self::Parts(rest, current) => loop {
                 match ready!(current.poll_next(cx)) {
                     Some(piece) => return Poll::Ready(Some(piece)),
@@ -152,13 +152,10 @@ impl Body {
     }
 
     /// The connection to the upstream, for good.
-    pub fn take_link(&mut self) -> Option<Box<crate::upstream::link::Link>> {
-        match std::mem::take(self) {
+    pub fn take_link(&self) -> Option<Box<crate::upstream::link::Link>> {
+        match self {
             Self::Upstream(body) => body.take_link(),
-            other => {
-                *self = other;
-                None
-            }
+            _ => None,
         }
     }
 
@@ -200,7 +197,7 @@ const FILE_PIECE: u64 = 64 << 10;
 
 impl FileBody {
     /// The next piece of it.
-    pub fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+    pub fn take_piece(&mut self) -> Option<Result<Bytes, BodyError>> {
         if self.left == 0 {
             return None;
         }

@@ -36,7 +36,7 @@ pub struct Exchange {
     /// What applies now: the server's own level until a location is found.
     pub location: Arc<Location>,
     /// The head as the client sent it.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     pub method: Method,
     /// `$uri`: normalised, as rewritten.
     pub path: Bytes,
@@ -244,7 +244,7 @@ impl Exchange {
         http: Arc<Http>,
         connection: Rc<Connection>,
         server: Arc<Server>,
-        head: RequestHead,
+        head: Box<RequestHead>,
         body: RequestBody,
     ) -> Self {
         let started = connection.worker.clock.instant();

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 /// Answers a request. `None`: the connection is to be closed without a word.
-pub async fn answer(exchange: &mut Exchange) -> Option<Response> {
+pub async fn answer(exchange: &mut Exchange) -> Option<Box<Response>> {
     let ended = match early_body(exchange).await {
         Phase::Continue(()) => {
             // post-read
@@ -74,22 +74,22 @@ pub async fn post_action(exchange: &mut Exchange) {
 }
 
 /// Answers a request of the server's own (`ngx_http_handler`).
-pub async fn subrequest(exchange: &mut Exchange) -> Option<Response> {
+pub async fn subrequest(exchange: &mut Exchange) -> Option<Box<Response>> {
     let ended = phases(exchange, Entry::Server).await;
     conclude(exchange, ended).await
 }
 
 /// Answers a request that is refused before any phase.
-pub async fn refuse(exchange: &mut Exchange, status: u16) -> Option<Response> {
+pub async fn refuse(exchange: &mut Exchange, status: u16) -> Option<Box<Response>> {
     conclude(exchange, Phase::Break(Break::Status(status))).await
 }
 
 /// Follows internal redirects until there is an answer.
-async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Response> {
+async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Box<Response>> {
     loop {
         let redirect = match ended {
-            Phase::Break(Break::Answer(response)) => match filters(exchange, *response).await {
-                Ok(response) => return Some(response),
+            Phase::Break(Break::Answer(mut response)) => match filters(exchange, &mut response) {
+                Ok(()) => return Some(response),
                 Err(instead) => {
                     ended = Phase::Break(instead);
                     continue;
@@ -298,33 +298,33 @@ fn follow(exchange: &mut Exchange, redirect: Redirect) -> Result<Entry, u16> {
 
 /// The header and body filters, in nginx's order. One may put something else in the answer's
 /// place: an error has its page like any.
-async fn filters(exchange: &mut Exchange, mut response: Response) -> Result<Response, Break> {
-    error_page::finish(exchange, &mut response);
+fn filters(exchange: &mut Exchange, response: &mut Response) -> Result<(), Break> {
+    error_page::finish(exchange, response);
     if let Some(stub) = exchange.terms.stub.take() {
         response.body = Body::Stub(Box::new(StubBody::new(std::mem::take(&mut response.body), stub.text)));
     }
     let main = exchange.depth == 0;
     if main {
-        super::modules::slice::filter(exchange, &mut response)?;
-        super::not_modified::filter(exchange, &mut response).map_err(Break::Status)?;
-        headers::filter(exchange, &mut response);
-        super::modules::userid::filter(exchange, &mut response);
+        super::modules::slice::filter(exchange, response)?;
+        super::not_modified::filter(exchange, response).map_err(Break::Status)?;
+        headers::filter(exchange, response);
+        super::modules::userid::filter(exchange, response);
     }
-    super::modules::gunzip::filter(exchange, &mut response);
-    let joined = addition::filter(exchange, &mut response);
-    super::modules::sub_filter::filter(exchange, &mut response);
-    super::modules::charset::filter(exchange, &mut response);
-    super::modules::ssi::filter(exchange, &mut response);
+    super::modules::gunzip::filter(exchange, response);
+    let joined = addition::filter(exchange, response);
+    super::modules::sub_filter::filter(exchange, response);
+    super::modules::charset::filter(exchange, response);
+    super::modules::ssi::filter(exchange, response);
     if joined {
-        addition::join(exchange, &mut response);
+        addition::join(exchange, response);
     }
     if main {
-        super::modules::brotli::filter(exchange, &mut response);
-        super::modules::zstd::filter(exchange, &mut response);
-        super::modules::gzip::filter(exchange, &mut response);
-        super::range::filter(exchange, &mut response).map_err(Break::Status)?;
+        super::modules::brotli::filter(exchange, response);
+        super::modules::zstd::filter(exchange, response);
+        super::modules::gzip::filter(exchange, response);
+        super::range::filter(exchange, response).map_err(Break::Status)?;
     }
-    Ok(response)
+    Ok(())
 }
 
 /// The log phase: the request has ended, and how much was sent is known.

@@ -40,7 +40,7 @@ pub struct Placing {
 }
 
 /// Puts a file in its place, on another device as well (`ngx_ext_rename_file`).
-pub fn place(log: &mut Log, from: &[u8], to: &[u8], placing: &Placing) -> Result<(), ()> {
+pub(crate) fn place(log: &mut Log, from: &[u8], to: &[u8], placing: &Placing) -> Result<(), ()> {
     if placing.access != 0
         && let Err(error) = fs::set_permissions(bytes_to_path(from), fs::Permissions::from_mode(placing.access))
     {
@@ -114,7 +114,13 @@ fn create_folders(path: &[u8], access: u32) -> io::Result<()> {
 }
 
 /// Copies a file with its rights and its time, or those given (`ngx_copy_file`).
-pub fn copy_file(log: &mut Log, from: &[u8], to: &[u8], access: Option<u32>, modified: Option<i64>) -> Result<(), ()> {
+pub(crate) fn copy_file(
+    log: &mut Log,
+    from: &[u8],
+    to: &[u8],
+    access: Option<u32>,
+    modified: Option<i64>,
+) -> Result<(), ()> {
     let mut source =
         File::open(bytes_to_path(from)).map_err(|error| log.failed(Level::Crit, "open()", from, &error))?;
     let facts = source.metadata().map_err(|error| log.failed(Level::Alert, "fstat()", from, &error))?;

@@ -11,6 +11,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "what others may not do is done here")]
 
+pub mod allocator;
 mod bundle;
 mod channel;
 mod command;

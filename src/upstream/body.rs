@@ -49,8 +49,10 @@ struct Pipe {
     waited: bool,
     /// Bytes of the body so far.
     length: u64,
-    /// Its length for the log, once that is known.
-    counted: Option<u64>,
+    /// What was sent and received for it, once it has ended: afterwards others may use the connection.
+    traffic: Option<(u64, u64)>,
+    /// What has come of it is no part of any answer.
+    forgone: bool,
     /// When the attempt began.
     began: Option<Instant>,
     /// How long it took, where it had ended before its client had it.
@@ -128,7 +130,8 @@ impl UpstreamBody {
             until: None,
             waited: false,
             length: 0,
-            counted: None,
+            traffic: None,
+            forgone: false,
             began: None,
             took: None,
             selection: None,
@@ -162,7 +165,7 @@ impl UpstreamBody {
     pub fn forgo(&self, counts: bool) {
         let pipe = &mut *self.0.borrow_mut();
         if !counts {
-            pipe.counted = Some(0);
+            pipe.forgone = true;
         }
         if pipe.rest.is_over() {
             pipe.end(true);
@@ -217,8 +220,8 @@ impl UpstreamBody {
         pipe.next.is_none() && pipe.spool.as_ref().is_none_or(|spool| spool.is_empty()) && pipe.is_read()
     }
 
-    /// The connection itself, when the answer was a switch of protocols.
-    pub fn take_link(self) -> Option<Box<Link>> {
+    /// The connection itself, when the answer was a switch of protocols. The peer is in use as long as the body lives.
+    pub fn take_link(&self) -> Option<Box<Link>> {
         self.0.borrow_mut().lease.take().map(|lease| lease.link)
     }
 
@@ -230,8 +233,8 @@ impl UpstreamBody {
         if pipe.waited || pipe.shape.is_some() {
             now.update();
         }
-        exchange.note_traffic(&pipe.meter);
         if let Some(attempt) = exchange.tries.last_mut() {
+            (attempt.bytes_sent, attempt.bytes_received) = pipe.traffic();
             attempt.response_ms = pipe.took.or_else(|| pipe.began.map(|began| now.millis_since(began)));
             attempt.response_length = pipe.counted();
         }
@@ -270,7 +273,7 @@ impl UpstreamBody {
         match pipe.poll_shaped(cx) {
             Poll::Pending => pipe.kept_up(),
             Poll::Ready(Some(Ok(piece))) if pipe.is_scrap(&piece) => pipe.poll_behind(piece, cx),
-            next => next,
+            next @ Poll::Ready(_) => next,
         }
     }
 
@@ -282,14 +285,11 @@ impl UpstreamBody {
         if pipe.is_read() {
             return false;
         }
-        let Some(bounds) = pipe.bounds.clone() else { return false };
-        if std::mem::take(&mut pipe.pace.dry) {
+        if std::mem::take(&mut pipe.pace.dry) || !pipe.is_client_slow(cx) {
             return true;
         }
-        if !pipe.is_client_slow(cx) {
-            return true;
-        }
-        let mut spool = pipe.spool.take().unwrap_or_else(|| Box::new(Spool::new(bounds)));
+        let spool = pipe.spool.take().or_else(|| Some(Box::new(Spool::new(Arc::clone(pipe.bounds.as_ref()?)))));
+        let Some(mut spool) = spool else { return false };
         let more = pipe.read_ahead(&mut spool, cx);
         pipe.spool = Some(spool);
         more
@@ -476,14 +476,19 @@ impl Pipe {
         }
     }
 
-    /// Its length so far as nginx counts it. Afterwards others may use the connection.
+    /// Its length so far as nginx counts it.
     fn counted(&self) -> u64 {
-        self.counted.unwrap_or_else(|| self.rest.length(self.length, self.meter.received_now()))
+        if self.forgone { 0 } else { self.rest.length(self.length, self.traffic().1) }
+    }
+
+    /// Bytes sent and received so far.
+    fn traffic(&self) -> (u64, u64) {
+        self.traffic.unwrap_or_else(|| (self.meter.sent_now(), self.meter.received_now()))
     }
 
     /// Nothing more comes. If that is how it should be, the connection can serve others.
     fn end(&mut self, well: bool) {
-        self.counted = Some(self.counted());
+        self.traffic = Some(self.traffic());
         if let Some(store) = self.store.as_mut().filter(|_| well && self.lease.is_some()) {
             store.finish();
         }

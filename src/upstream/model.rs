@@ -1,10 +1,14 @@
-//! Tests: round robin against a plain model of nginx's rules, with requests that overlap in every way.
+//! Tests: the methods against a plain model of nginx's rules, with requests that overlap in every way.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{Address, Balance, Client, Group, Outcome, Selection, ServerLine};
+use super::{
+    Address, Balance, Client, Group, Outcome, Selection, ServerLine,
+    balance::{Measure, Two},
+    sticky::{Kind, Sticky},
+};
 
 /// A peer of the model: the rules say what each number is.
 #[derive(Clone, Debug)]
@@ -25,40 +29,114 @@ struct Request {
     tried: Vec<usize>,
     peer: Option<usize>,
     tries: usize,
+    key: String,
+    route: String,
+    /// How far the hash has got: its value or point, how often it was made, and how often in vain.
+    hash: u64,
+    rehash: u32,
+    misses: u32,
 }
 
 /// Primary and backup servers.
 #[derive(Clone, Debug)]
-struct Model([Vec<Peer>; 2]);
+struct Model {
+    method: Balance,
+    sets: [Vec<Peer>; 2],
+    /// The points of the servers, in order.
+    ring: Vec<(u32, String)>,
+}
 
 impl Model {
     fn single(&self, set: usize) -> bool {
-        set == 0 && self.0[0].len() == 1 && self.0[1].is_empty()
+        set == 0 && self.sets[0].len() == 1 && self.sets[1].is_empty()
     }
 
-    fn start(&self) -> Request {
-        let tries = self.0.iter().flatten().filter(|peer| !peer.line.down).count();
-        Request { set: 0, tried: Vec::new(), peer: None, tries }
+    fn start(&self, key: &str, route: &str) -> Request {
+        let tries = self.sets.iter().flatten().filter(|peer| !peer.line.down && !peer.line.drain).count();
+        let hash = match self.method {
+            Balance::IpHash => 89,
+            Balance::Hash { consistent: true } => {
+                let hash = crc32(key.as_bytes());
+                self.ring.iter().take_while(|(point, _)| *point < hash).count() as u64
+            }
+            _ => 0,
+        };
+        let (key, route) = (key.to_owned(), route.to_owned());
+        Request { set: 0, tried: Vec::new(), peer: None, tries, key, route, hash, rehash: 0, misses: 0 }
     }
 
+    fn usable(&self, request: &Request, index: usize, own: bool, now: i64) -> bool {
+        let peer = &self.sets[request.set][index];
+        let line = &peer.line;
+        let full = line.max_conns > 0 && peer.conns >= line.max_conns;
+        let out = line.max_fails > 0 && peer.fails >= line.max_fails && now - peer.checked <= line.fail_timeout;
+        !line.down && (own || !line.drain) && !full && !out && !request.tried.contains(&index)
+    }
+
+    fn own(&self, request: &Request, now: i64) -> Option<usize> {
+        let of_route = |peer: &Peer| !request.route.is_empty() && peer.line.route == request.route;
+        let index = self.sets[request.set].iter().position(of_route)?;
+        self.usable(request, index, true, now).then_some(index)
+    }
+
+    /// The number of the chosen peer.
     fn next(&mut self, request: &mut Request, now: i64) -> Option<usize> {
+        let chosen = match self.method {
+            Balance::LeastConn => self.least_conn(request, now),
+            Balance::IpHash | Balance::Hash { .. } => self.hashed(request, now),
+            _ => self.round_robin(request, now),
+        };
+        let index = chosen?;
         let single = self.single(request.set);
-        let peers = &mut self.0[request.set];
+        let peer = &mut self.sets[request.set][index];
+        peer.conns += 1;
+        if !single {
+            request.tried.push(index);
+            if now - peer.checked > peer.line.fail_timeout {
+                peer.checked = now;
+            }
+        }
+        request.peer = Some(index);
+        Some(if request.set == 0 { index } else { self.sets[0].len() + index })
+    }
+
+    /// Whether there are backups to turn to.
+    fn turn_to_backups(&self, request: &mut Request) -> bool {
+        let turns = request.set == 0 && !self.sets[1].is_empty();
+        if turns {
+            (request.set, request.tried) = (1, Vec::new());
+        }
+        turns
+    }
+
+    fn round_robin(&mut self, request: &mut Request, now: i64) -> Option<usize> {
+        let own = self.own(request, now);
+        let peers = &self.sets[request.set];
+        if self.single(request.set) {
+            let line = &peers[0].line;
+            let has_room = line.max_conns == 0 || peers[0].conns < line.max_conns;
+            return own.or_else(|| (!line.down && !line.drain && has_room).then_some(0));
+        }
+        if let Some(own) = own {
+            let others: i64 = peers.iter().map(|peer| i64::from(peer.line.weight)).sum();
+            if peers[own].current <= i64::from(peers[own].line.weight) - others {
+                return Some(own);
+            }
+        }
+        let candidates: Vec<_> = (0..peers.len()).filter(|index| self.usable(request, *index, false, now)).collect();
+        match self.turn(request.set, &candidates, own) {
+            None if self.turn_to_backups(request) => self.round_robin(request, now),
+            chosen => chosen,
+        }
+    }
+
+    /// One turn among some peers of a set; whoever is named beforehand is chosen, and pays.
+    fn turn(&mut self, set: usize, candidates: &[usize], named: Option<usize>) -> Option<usize> {
+        let peers = &mut self.sets[set];
         let mut total = 0;
         let mut best: Option<usize> = None;
-        for index in 0..peers.len() {
+        for &index in candidates {
             let peer = &mut peers[index];
-            let full = peer.line.max_conns > 0 && peer.conns >= peer.line.max_conns;
-            let out = peer.line.max_fails > 0
-                && peer.fails >= peer.line.max_fails
-                && now - peer.checked <= peer.line.fail_timeout;
-            if peer.line.down || full || (!single && (out || request.tried.contains(&index))) {
-                continue;
-            }
-            if single {
-                best = Some(index);
-                break;
-            }
             peer.current += peer.effective;
             total += peer.effective;
             peer.effective = i64::from(peer.line.weight).min(peer.effective + 1);
@@ -67,30 +145,89 @@ impl Model {
                 best = Some(index);
             }
         }
-        let Some(index) = best else {
-            if request.set == 0 && !self.0[1].is_empty() {
-                (request.set, request.tried) = (1, Vec::new());
-                return self.next(request, now);
-            }
-            return None;
-        };
-        let peer = &mut peers[index];
-        peer.conns += 1;
-        if !single {
-            peer.current -= total;
-            request.tried.push(index);
-            if now - peer.checked > peer.line.fail_timeout {
-                peer.checked = now;
-            }
+        let chosen = named.or(best)?;
+        peers[chosen].current -= total;
+        Some(chosen)
+    }
+
+    fn least_conn(&mut self, request: &mut Request, now: i64) -> Option<usize> {
+        if self.single(request.set) {
+            return self.round_robin(request, now);
         }
-        request.peer = Some(index);
-        Some(if request.set == 0 { index } else { self.0[0].len() + index })
+        if let Some(own) = self.own(request, now) {
+            return Some(own);
+        }
+        let peers = &self.sets[request.set];
+        let candidates: Vec<_> = (0..peers.len()).filter(|index| self.usable(request, *index, false, now)).collect();
+        // Weights are below eight: a common multiple of all makes shares of them whole.
+        let share = |index: &usize| peers[*index].conns * 840 / peers[*index].line.weight;
+        let Some(least) = candidates.iter().map(share).min() else {
+            return if self.turn_to_backups(request) { self.least_conn(request, now) } else { None };
+        };
+        let equal: Vec<_> = candidates.into_iter().filter(|index| share(index) == least).collect();
+        match equal[..] {
+            [only] => Some(only),
+            _ => self.turn(request.set, &equal, None),
+        }
+    }
+
+    fn hashed(&mut self, request: &mut Request, now: i64) -> Option<usize> {
+        let consistent = self.method == Balance::Hash { consistent: true };
+        let few = if consistent { self.single(request.set) } else { self.sets[request.set].len() < 2 };
+        let keyless = request.key.is_empty() && self.method != Balance::IpHash;
+        if request.misses > 20 || few || keyless {
+            return self.round_robin(request, now);
+        }
+        if let Some(own) = self.own(request, now) {
+            return Some(own);
+        }
+        let before = request.hash;
+        while request.misses <= 20 {
+            let candidates = self.step(request, now);
+            if consistent {
+                if let Some(chosen) = self.turn(request.set, &candidates, None) {
+                    return Some(chosen);
+                }
+                request.hash += 1;
+            } else if let [chosen] = candidates[..] {
+                return Some(chosen);
+            }
+            request.misses += 1;
+        }
+        if self.method == Balance::IpHash {
+            request.hash = before;
+        }
+        self.round_robin(request, now)
+    }
+
+    /// The usable peers at the next step of a hash.
+    fn step(&self, request: &mut Request, now: i64) -> Vec<usize> {
+        let peers = &self.sets[request.set];
+        let usable = |index: &usize| self.usable(request, *index, false, now);
+        if self.method == (Balance::Hash { consistent: true }) {
+            let (_, server) = &self.ring[request.hash as usize % self.ring.len()];
+            let here = |index: &usize| peers[*index].line.server == *server;
+            return (0..peers.len()).filter(here).filter(usable).collect();
+        }
+        if self.method == Balance::IpHash {
+            // Requests come from 10.0.N.1, where N is the length of the key.
+            for byte in [10, 0, request.key.len() as u64] {
+                request.hash = (request.hash * 113 + byte) % 6271;
+            }
+        } else {
+            let number = if request.rehash > 0 { request.rehash.to_string() } else { String::new() };
+            request.hash += u64::from((crc32((number + &request.key).as_bytes()) >> 16) & 0x7fff);
+            request.rehash += 1;
+        }
+        let owners: Vec<_> = (0..peers.len()).flat_map(|at| vec![at; peers[at].line.weight as usize]).collect();
+        let index = owners[request.hash as usize % owners.len()];
+        [index].into_iter().filter(|index| self.usable(request, *index, false, now)).collect()
     }
 
     fn done(&mut self, request: &mut Request, failed: bool, now: i64) -> bool {
         let single = self.single(request.set);
         let Some(index) = request.peer.take() else { return false };
-        let peer = &mut self.0[request.set][index];
+        let peer = &mut self.sets[request.set][index];
         peer.conns -= 1;
         if single {
             (peer.fails, request.tries) = (0, 0);
@@ -111,10 +248,37 @@ impl Model {
     }
 }
 
+/// The circle of servers written `HOST:PORT`.
+fn ring(peers: &[Peer]) -> Vec<(u32, String)> {
+    let mut ring: Vec<(u32, String)> = Vec::new();
+    for peer in peers {
+        let server = peer.line.server.replace(':', "\0");
+        let mut previous = [0; 4];
+        for _ in 0..peer.line.weight * 160 {
+            let hash = crc32(&[server.as_bytes(), &previous].concat());
+            ring.push((hash, peer.line.server.clone()));
+            previous = hash.to_le_bytes();
+        }
+    }
+    ring.sort_by_key(|(hash, _)| *hash);
+    ring.dedup_by_key(|(hash, _)| *hash);
+    ring
+}
+
+/// Bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |sum: u32, byte: &u8| {
+        let shift = |sum: u32, _| if sum & 1 == 1 { 0xedb8_8320 ^ (sum >> 1) } else { sum >> 1 };
+        (0..8).fold(sum ^ u32::from(*byte), shift)
+    };
+    !bytes.iter().fold(u32::MAX, step)
+}
+
 /// One thing that happens. Requests under way are named by number, modulo how many there are.
 #[derive(Clone, Debug)]
 enum Event {
-    Start,
+    /// A request with this key that belongs to that peer.
+    Start(usize, Option<usize>),
     Next(usize),
     Done(usize, Outcome),
     Cancel(usize),
@@ -125,7 +289,7 @@ enum Event {
 fn events() -> impl Strategy<Value = Event> {
     let outcome = prop_oneof![Just(Outcome::Success), Just(Outcome::Next), Just(Outcome::Failed)];
     prop_oneof![
-        6 => Just(Event::Start),
+        6 => (0usize..6, proptest::option::weighted(0.3, 0usize..6)).prop_map(|(key, own)| Event::Start(key, own)),
         4 => (0usize..8).prop_map(Event::Next),
         6 => (0usize..8, outcome).prop_map(|(request, outcome)| Event::Done(request, outcome)),
         2 => (0usize..8).prop_map(Event::Cancel),
@@ -134,8 +298,19 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// The methods the model knows; those without backups are given none.
+fn methods() -> impl Strategy<Value = Balance> {
+    prop_oneof![
+        2 => Just(Balance::RoundRobin),
+        1 => Just(Balance::LeastConn),
+        1 => Just(Balance::IpHash),
+        1 => Just(Balance::Hash { consistent: false }),
+        1 => Just(Balance::Hash { consistent: true }),
+    ]
+}
+
 fn lines() -> impl Strategy<Value = Vec<ServerLine>> {
-    let line = (1u32..8, 0u32..4, 0i64..12, prop_oneof![3 => Just(0u32), 1 => 1u32..4], 0u8..8).prop_map(
+    let line = (1u32..8, 0u32..4, 0i64..12, prop_oneof![3 => Just(0u32), 1 => 1u32..4], 0u8..10).prop_map(
         |(weight, max_fails, fail_timeout, max_conns, kind)| ServerLine {
             weight,
             max_fails,
@@ -143,21 +318,37 @@ fn lines() -> impl Strategy<Value = Vec<ServerLine>> {
             max_conns,
             backup: kind == 0 || kind == 1,
             down: kind == 2,
+            drain: kind == 3,
             ..ServerLine::default()
         },
     );
+    let number = |mut lines: Vec<ServerLine>| {
+        for (number, line) in lines.iter_mut().enumerate() {
+            // Two of them are one server to `hash … consistent`.
+            (line.server, line.route) = (format!("host:{}", number % 5), format!("r{number}"));
+        }
+        lines
+    };
     proptest::collection::vec(line, 1..7)
         .prop_filter("no primary server", |lines| lines.iter().any(|line| !line.backup))
+        .prop_map(number)
 }
 
-fn real(lines: &[ServerLine]) -> Arc<Group> {
+fn real(method: Balance, lines: &[ServerLine]) -> Arc<Group> {
     let address = |n: usize| vec![Address::Unix(format!("/{n}").into())];
     let servers = lines.iter().enumerate().map(|(n, line)| (line.clone(), address(n))).collect();
-    Arc::new(Group::new("app", Balance::RoundRobin, servers).unwrap())
+    let mut group = Group::new("app", method, servers).unwrap();
+    group.sticky = Some(Sticky { lookup: Vec::new(), kind: Kind::Route });
+    Arc::new(group)
 }
 
-fn model(lines: &[ServerLine]) -> Model {
-    Model([false, true].map(|backup| {
+fn client(key: &str, route: &str) -> Client {
+    let address = format!("10.0.{}.1", key.len()).parse().ok();
+    Client { address, key: key.to_owned().into(), sticky: route.to_owned().into() }
+}
+
+fn model(method: Balance, lines: &[ServerLine]) -> Model {
+    let sets: [Vec<Peer>; 2] = [false, true].map(|backup| {
         let of_set = lines.iter().filter(|line| line.backup == backup);
         of_set
             .map(|line| Peer {
@@ -170,21 +361,32 @@ fn model(lines: &[ServerLine]) -> Model {
                 checked: 0,
             })
             .collect()
-    }))
+    });
+    let consistent = method == Balance::Hash { consistent: true };
+    let ring = if consistent { ring(&sets[0]) } else { Vec::new() };
+    Model { method, sets, ring }
 }
 
 proptest! {
     #[test]
-    fn round_robin_does_what_the_rules_say(lines in lines(), events in proptest::collection::vec(events(), 0..120)) {
-        let (mut group, mut model) = (real(&lines), model(&lines));
+    fn the_methods_do_what_the_rules_say(
+        method in methods(),
+        mut lines in lines(),
+        events in proptest::collection::vec(events(), 0..120),
+    ) {
+        if !method.allows_backup() {
+            lines.iter_mut().for_each(|line| line.backup = false);
+        }
+        let (mut group, mut model) = (real(method, &lines), model(method, &lines));
         let mut requests: Vec<(Selection, Request)> = Vec::new();
         let mut now = 1_700_000_000_123_u64;
         for event in events {
             let second = (now / 1000) as i64;
             let which = |n: usize| if requests.is_empty() { None } else { Some(n % requests.len()) };
             match event {
-                Event::Start => {
-                    let mut pair = (group.select(Client::default()), model.start());
+                Event::Start(key, own) => {
+                    let (key, route) = ("k".repeat(key), own.map(|own| format!("r{own}")).unwrap_or_default());
+                    let mut pair = (group.select(client(&key, &route)), model.start(&key, &route));
                     let chosen = pair.0.next(now).ok().map(|peer| peer.id as usize);
                     prop_assert_eq!(chosen, model.next(&mut pair.1, second));
                     requests.push(pair);
@@ -213,16 +415,53 @@ proptest! {
                 }
                 Event::Wait(milliseconds) => now += milliseconds,
                 Event::Reload => {
-                    let new = real(&lines);
+                    let new = real(method, &lines);
                     prop_assert_eq!(new.adopt(&group), lines.len());
                     group = new;
                 }
             }
             let seen: Vec<_> = group.peers().map(|p| (p.active(), p.fails() as u32, p.effective_weight())).collect();
-            let expected: Vec<_> = model.0.iter().flatten().map(|p| (p.conns, p.fails, p.effective)).collect();
+            let expected: Vec<_> = model.sets.iter().flatten().map(|p| (p.conns, p.fails, p.effective)).collect();
             prop_assert_eq!(seen, expected);
         }
         drop(requests);
+        prop_assert!(group.peers().all(|peer| peer.active() == 0));
+    }
+
+    #[test]
+    fn every_method_asks_each_usable_peer_once_and_nobody_else(
+        method in prop_oneof![
+            methods(),
+            Just(Balance::Random(None)),
+            Just(Balance::Random(Some(Two::LeastConn))),
+            Just(Balance::Random(Some(Two::LeastTime(Measure::Header)))),
+            (any::<bool>(), any::<bool>()).prop_map(|(header, inflight)| Balance::LeastTime {
+                measure: if header { Measure::Header } else { Measure::LastByte },
+                inflight,
+            }),
+        ],
+        lines in lines(),
+        own in 0usize..7,
+        slow in any::<bool>(),
+    ) {
+        let slow_start = if slow { 60_000 } else { 0 };
+        let lines: Vec<_> = lines.into_iter().map(|line| ServerLine { slow_start, ..line }).collect();
+        let (group, route) = (real(method, &lines), format!("r{own}"));
+        let mut selection = group.select(client("key", &route));
+        let mut asked = BTreeSet::new();
+        let single = group.peers().count() == 1;
+        while let Ok(peer) = selection.next(5000) {
+            prop_assert!(asked.insert(peer.line.route.clone()) || single, "{} twice", peer.name);
+            selection.answered(5001);
+            selection.passed_on(5001);
+            selection.done(Outcome::Next, 5002);
+            if single {
+                break;
+            }
+        }
+        let usable = |line: &&ServerLine| !line.down && (!line.drain || line.route == route);
+        let expected: BTreeSet<_> = lines.iter().filter(usable).map(|line| line.route.clone()).collect();
+        prop_assert_eq!(asked, expected);
         prop_assert!(group.peers().all(|peer| peer.active() == 0));
     }
 }

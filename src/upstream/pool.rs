@@ -148,3 +148,83 @@ impl Pool {
     /// How often [`Pool::sweep`] is worth a call.
     pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{
+        Address, Keepalive,
+        connect::Stream,
+        wire::{
+            answer::{Dialect, HeadReader},
+            memcached::Asked,
+        },
+    };
+    use bytes::BytesMut;
+    use tokio::{io::AsyncWriteExt, net::UnixStream};
+
+    /// A connection, its other end, and a body of which all is there but its end.
+    fn lacking_the_end() -> (Box<Link>, UnixStream, AnswerBody) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut head = HeadReader::new(&Dialect::Memcached(Asked { key: "k".into(), gzip_flag: 0 }));
+        let mut bytes = BytesMut::from(&b"VALUE k 0 2\r\n"[..]);
+        head.parse(&mut bytes, 64).unwrap();
+        let answer = head.finish(bytes.split().freeze());
+        let mut body = head.body(&answer, false);
+        bytes.extend_from_slice(b"ok");
+        body.next(&mut bytes).unwrap();
+        assert!(body.wants_end() && !body.is_over());
+        (Link::new(Stream::Unix(near), Instant::now()), far, body)
+    }
+
+    fn key() -> Key {
+        let mut group = Group::implicit("a", vec![Address::Unix("/a".into())]).unwrap();
+        group.keepalive = Keepalive { connections: 2, ..Keepalive::default() };
+        let group = Arc::new(group);
+        let peer = group.peers().next().unwrap();
+        let location = Arc::clone(&crate::http::testing::http("server { return 200; }").servers[0].base);
+        Key::new(&group, &peer, None, &location)
+    }
+
+    /// Lets the runtime see what has arrived.
+    async fn settle() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_again_when_its_last_answer_has_ended() {
+        let (pool, key) = (Pool::default(), key());
+        for (end, serves) in [("\r\nEND\r\n", true), ("\r\nEND\r\nmore", false), ("no end", false)] {
+            let (link, mut far, body) = lacking_the_end();
+            pool.put(&key, link, Some(body), Instant::now());
+            pool.sweep();
+            assert!(pool.take(&key).is_none(), "its answer goes on");
+            far.write_all(end.as_bytes()).await.unwrap();
+            settle().await;
+            pool.sweep();
+            assert_eq!(pool.take(&key).is_some(), serves, "{end:?}");
+            assert!(pool.take(&key).is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_seen_off_is_heard_out() {
+        let pool = Pool::default();
+        let soon = Instant::now() + Duration::from_secs(60);
+        let (link, mut far, body) = lacking_the_end();
+        pool.see_off(link, body, soon);
+        pool.sweep();
+        far.write_all(b"\r\nEN").await.unwrap();
+        settle().await;
+        pool.sweep();
+        // It is still open.
+        far.write_all(b"D\r\n").await.unwrap();
+        settle().await;
+        pool.sweep();
+        assert!(far.write_all(b"more").await.is_err());
+        let (link, mut far, body) = lacking_the_end();
+        pool.see_off(link, body, Instant::now());
+        pool.sweep();
+        assert!(far.write_all(b"\r\nEND").await.is_err());
+    }
+}

@@ -224,11 +224,10 @@ mod tests {
 
     #[test]
     fn a_new_generation_begins_with_the_addresses_of_the_old_one() {
-        let (old, new) = (group(&[("a.example", None, false), ("b.example", Some("http"), false)]), group(&[
-            ("b.example", Some("http"), false),
-            ("c.example", None, false),
-            ("a.example", None, false),
-        ]));
+        let (old, new) = (
+            group(&[("a.example", None, false), ("b.example", Some("http"), false)]),
+            group(&[("b.example", Some("http"), false), ("c.example", None, false), ("a.example", None, false)]),
+        );
         old.update(0, &found("10.0.0.1"));
         old.update(1, &found("10.0.0.2:82 b 1 3, 10.0.0.3:83 c 2 4"));
         old.resolving.names[0].set_valid(77);

@@ -103,7 +103,7 @@ impl Spool {
             && let Some(file) = &mut self.file
         {
             let mut rest = FileBody { file: Arc::clone(&file.file), offset: file.read, left: file.written - file.read };
-            let piece = rest.next();
+            let piece = rest.take_piece();
             file.read = rest.offset;
             return piece;
         }

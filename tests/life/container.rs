@@ -17,8 +17,8 @@ fn process_1_reaps_orphans_and_ends_by_the_runtimes_signal() {
     let mut program = container.start_as_init("the container", &words);
     container.wait_for_port(80);
     let init = Container::init(&program);
-    assert_eq!(container.read("/run/nginx.pid"), "1\n");
     client::get(80, "/").expect(200);
+    assert_eq!(container.read("/run/nginx.pid"), "1\n");
 
     // A process whose parent ends becomes a child of process 1, and stays a zombie unless that cares.
     let inside = format!("--pid=/proc/{init}/ns/pid");

@@ -67,7 +67,10 @@ fn a_listener_that_goes_closes_idle_connections_and_answers_the_others() {
 fn fifty_reloads_leave_no_descriptors_behind() {
     let port = free_port();
     let whole = conf(port, "", "one").replace("access_log off", "access_log access.log");
-    let server = Daemon::start(&whole.replace("127.0.0.1:", &format!("unix:{}; listen 127.0.0.1:", "door.sock")));
+    let server = Daemon::idle("");
+    let door = server.path("door.sock");
+    server.configure(&whole.replace("127.0.0.1:", &format!("unix:{}; listen 127.0.0.1:", door.display())));
+    server.launch();
     let master = server.master();
     server.order("reload");
     let settled = || {
@@ -88,6 +91,7 @@ fn fifty_reloads_leave_no_descriptors_behind() {
     }
     assert_eq!(text(port), "one");
     assert_eq!(settled(), before);
+    assert!(wait::unix_connectable(&door));
 }
 
 #[test]

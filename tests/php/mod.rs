@@ -213,7 +213,8 @@ fn a_laravel_shop() {
 
 #[test]
 fn a_nextcloud_server() {
-    let scripts = ["index.php", "remote.php", "status.php", "ocs/v1.php", "occ.php", "lib/base.php", "apps/files/page.php"];
+    let scripts =
+        ["index.php", "remote.php", "status.php", "ocs/v1.php", "occ.php", "lib/base.php", "apps/files/page.php"];
     let files = [
         ("core/css/main.css", "body {}"),
         ("core/img/logo.wasm", "\0asm"),

@@ -54,8 +54,12 @@ const WALLS: &[Wall] = &[
     Wall {
         inside: &["src/upstream/wire/"],
         except: &[],
-        knows: &["upstream"],
+        // Of http, the heads: an answer of any protocol becomes one.
+        knows: &["upstream", "http"],
         never: &[
+            "http::body",
+            "http::worker",
+            "Exchange",
             "tokio",
             "hyper",
             "socket2",

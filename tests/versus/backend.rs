@@ -346,8 +346,10 @@ impl Shared {
         let end = colon + 1 + size + 1;
         while buffer.len() < end && fill(stream, &mut buffer)? {}
         assert_eq!(buffer[end - 1], b',');
-        let words: Vec<String> =
-            buffer[colon + 1..end - 2].split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
+        let words: Vec<String> = buffer[colon + 1..end - 2]
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into())
+            .collect();
         assert_eq!(words[0], "CONTENT_LENGTH");
         let vars: BTreeMap<_, _> = words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
         let length = words[1].parse::<usize>().expect("a length");

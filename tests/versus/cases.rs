@@ -275,8 +275,12 @@ mod tests {
             records("hi"),
             [Step::Record(6, 0, b"hi".to_vec()), Step::Record(6, 0, Vec::new()), Step::Record(3, 0, vec![0; 8])]
         );
-        let expected =
-            [Step::Record(7, 3, b"a b\n".to_vec()), Step::Pause, Step::Record(6, 0, Vec::new()), Step::Send(b"x".to_vec())];
+        let expected = [
+            Step::Record(7, 3, b"a b\n".to_vec()),
+            Step::Pause,
+            Step::Record(6, 0, Vec::new()),
+            Step::Send(b"x".to_vec()),
+        ];
         assert_eq!(records("[err:3 a b\\n]\\p[out]x"), expected);
     }
 

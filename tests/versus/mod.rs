@@ -13,5 +13,6 @@ mod compare;
 mod faults;
 mod malformed;
 mod pairs;
+mod picks;
 mod support;
 mod wire;

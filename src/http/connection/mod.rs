@@ -311,9 +311,8 @@ impl Connection {
 }
 
 /// What a client asked: a request, or one that nginx refuses.
-#[expect(clippy::large_enum_variant, reason = "it is moved twice in its life, and almost always the large one")]
 enum Asked {
-    Request(RequestHead),
+    Request(Box<RequestHead>),
     Refused(Box<Refusal>),
 }
 
@@ -398,7 +397,8 @@ fn begin<S: Stream>(
     connection.worker.counts.requests.fetch_add(1, Relaxed);
     connection.worker.counts.writing.fetch_add(1, Relaxed);
     connection.abortable.set(false);
-    Box::pin(service::answer(Rc::clone(connection), asked, handle.incoming()))
+    let (under_way, refused) = service::arrive(connection, asked, || handle.incoming());
+    Box::pin(service::answer(under_way, refused))
 }
 
 /// A connection while it is open.

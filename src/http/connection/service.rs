@@ -27,50 +27,56 @@ pub(super) struct Answer {
     pub(super) discards: bool,
 }
 
-/// Makes the answer to what a client asked. `None`: the connection is to be closed without a word.
-pub(super) async fn answer(connection: Rc<Connection>, asked: Asked, incoming: Incoming) -> Option<Box<Answer>> {
+/// A request as it arrives, and the status it is refused with; 0 if it is not.
+pub(super) fn arrive(
+    connection: &Rc<Connection>,
+    asked: Asked,
+    incoming: impl FnOnce() -> Incoming,
+) -> (UnderWay, u16) {
     match asked {
-        Asked::Request(head) => serve(connection, head, incoming).await,
-        Asked::Refused(refusal) => Box::pin(refuse(connection, *refusal)).await,
+        Asked::Request(head) => {
+            connection.worker.clock.update();
+            let body = RequestBody::new(head.has_body().then(incoming));
+            let mut under_way = UnderWay::new(exchange(connection, head, body));
+            let exchange = under_way.exchange();
+            for line in &std::mem::take(&mut exchange.head.dropped) {
+                let text = format!("client sent invalid header line: \"{}\"", String::from_utf8_lossy(line));
+                exchange.log(Level::Info, &text);
+            }
+            let refused = place(exchange).err().unwrap_or(0);
+            (under_way, refused)
+        }
+        // A request that nginx refuses still has a server, an error page and a log line.
+        Asked::Refused(refusal) => {
+            let (text, status) = (refusal.to_string(), refusal.status);
+            let mut under_way = UnderWay::new(exchange(connection, Box::new(refusal.head), RequestBody::default()));
+            let exchange = under_way.exchange();
+            if !exchange.head.target.is_empty() {
+                // Logs and error pages speak of what could be read.
+                let _ = place(exchange);
+            }
+            exchange.log(Level::Info, &text);
+            connection.broken.set(true);
+            (under_way, status)
+        }
     }
 }
 
-async fn serve(connection: Rc<Connection>, head: RequestHead, incoming: Incoming) -> Option<Box<Answer>> {
-    connection.worker.clock.update();
-    let body = RequestBody::new(head.has_body().then_some(incoming));
-    let mut under_way = UnderWay(Some(Box::new(exchange(&connection, head, body))));
+/// Makes the answer to a request. `None`: the connection is to be closed without a word.
+pub(super) async fn answer(mut under_way: UnderWay, refused: u16) -> Option<Box<Answer>> {
     let exchange = under_way.exchange();
-    for line in &std::mem::take(&mut exchange.head.dropped) {
-        let text = format!("client sent invalid header line: \"{}\"", String::from_utf8_lossy(line));
-        exchange.log(Level::Info, &text);
-    }
-    let response = match place(exchange) {
-        Ok(()) => pipeline::answer(exchange).await,
-        Err(status) => pipeline::refuse(exchange, status).await,
+    let mut response = match refused {
+        0 => pipeline::answer(exchange).await,
+        status => Box::pin(pipeline::refuse(exchange, status)).await,
     };
-    let response = postpone(exchange, response).await;
-    send(&connection, under_way.take(), response)
-}
-
-/// A request that nginx refuses still has a server, an error page and a log line.
-async fn refuse(connection: Rc<Connection>, refusal: Refusal) -> Option<Box<Answer>> {
-    let text = refusal.to_string();
-    let status = refusal.status;
-    let mut under_way = UnderWay(Some(Box::new(exchange(&connection, refusal.head, RequestBody::default()))));
-    let exchange = under_way.exchange();
-    if !exchange.head.target.is_empty() {
-        // Logs and error pages speak of what could be read.
-        let _ = place(exchange);
+    if let Some(answer) = response.take_if(|answer| answer.body.includes() && !answer.bodyless(exchange)) {
+        response = Box::pin(postpone(exchange, answer)).await;
     }
-    exchange.log(Level::Info, &text);
-    connection.broken.set(true);
-    let response = pipeline::refuse(exchange, status).await;
-    let response = postpone(exchange, response).await;
-    send(&connection, under_way.take(), response)
+    send(under_way.take(), response)
 }
 
 /// The exchange of a request: its server is chosen by name.
-pub(in crate::http) fn exchange(connection: &Rc<Connection>, head: RequestHead, body: RequestBody) -> Exchange {
+pub(in crate::http) fn exchange(connection: &Rc<Connection>, head: Box<RequestHead>, body: RequestBody) -> Box<Exchange> {
     let http = connection.http();
     let name = head.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
     let listener = connection.listener();
@@ -79,7 +85,7 @@ pub(in crate::http) fn exchange(connection: &Rc<Connection>, head: RequestHead, 
         Some(found) => (Arc::clone(found.value), found.regex),
         None => (Arc::clone(&hosts.default), None),
     };
-    let mut exchange = Exchange::new(http, Rc::clone(connection), server, head, body);
+    let mut exchange = Box::new(Exchange::new(http, Rc::clone(connection), server, head, body));
     if let Some((regex, captures)) = found {
         pipeline::captured(&mut exchange, regex, &captures, name.clone());
     }
@@ -112,11 +118,7 @@ pub(in crate::http) fn place(exchange: &mut Exchange) -> Result<(), u16> {
 
 /// Waits for so much of an answer as nginx would not send alone (`postpone_output`), where it is made of others: if one
 /// of them ends the request by then, nothing is sent.
-async fn postpone(exchange: &mut Exchange, response: Option<Response>) -> Option<Response> {
-    let mut response = response?;
-    if !response.body.includes() || response.bodyless(exchange) {
-        return Some(response);
-    }
+async fn postpone(exchange: &mut Exchange, mut response: Box<Response>) -> Option<Box<Response>> {
     exchange.sent.status = response.status;
     let enough = exchange.location.settings.core.postpone_output.0;
     let (mut come, mut length) = (Vec::new(), 0);
@@ -141,11 +143,8 @@ async fn postpone(exchange: &mut Exchange, response: Option<Response>) -> Option
 }
 
 /// Makes bytes of an answer.
-fn send(
-    connection: &Rc<Connection>,
-    mut exchange: Box<Exchange>,
-    response: Option<Response>,
-) -> Option<Box<Answer>> {
+fn send(mut exchange: Box<Exchange>, response: Option<Box<Response>>) -> Option<Box<Answer>> {
+    let connection = &Rc::clone(&exchange.connection);
     let Some(mut response) = response else {
         if exchange.sent.status == 0 {
             exchange.sent.status = 444;
@@ -186,7 +185,10 @@ fn send(
     let mut body = std::mem::take(&mut response.body);
     let mut switch = None;
     if upgrade {
-        switch = body.take_link().map(|link| Switch { link, gap: exchange.tunnel_timeout });
+        switch = body.take_link().map(|link| {
+            let held = std::mem::take(&mut body);
+            Switch { link, gap: exchange.tunnel_timeout, held }
+        });
         connection.broken.set(true);
     }
     if bodyless {
@@ -220,7 +222,7 @@ pub fn keeps(exchange: &Exchange, response: &Response, framing: Framing) -> bool
 /// no answer.
 pub(super) fn log_unfinished(connection: &Rc<Connection>, refusal: Refusal) {
     let text = refusal.to_string();
-    let mut exchange = exchange(connection, refusal.head, RequestBody::default());
+    let mut exchange = exchange(connection, Box::new(refusal.head), RequestBody::default());
     if !exchange.head.target.is_empty() {
         // Logs speak of what could be read.
         let _ = place(&mut exchange);
@@ -231,9 +233,13 @@ pub(super) fn log_unfinished(connection: &Rc<Connection>, refusal: Refusal) {
 }
 
 /// A request under way. Dropped with it, the request ends as one whose client has gone: 499.
-struct UnderWay(Option<Box<Exchange>>);
+pub(super) struct UnderWay(Option<Box<Exchange>>);
 
 impl UnderWay {
+    fn new(exchange: Box<Exchange>) -> Self {
+        Self(Some(exchange))
+    }
+
     fn exchange(&mut self) -> &mut Exchange {
         match &mut self.0 {
             Some(exchange) => exchange,
@@ -265,12 +271,14 @@ pub(super) struct Switch {
     link: Box<Link>,
     /// The longest silence on both sides.
     gap: Duration,
+    /// Keeps the peer in use.
+    held: Body,
 }
 
 /// Carries bytes both ways until one side ends.
 pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Switch) {
     let Some(client) = handle.tunnel() else { return };
-    let Switch { link, gap } = switch;
+    let Switch { link, gap, held: _held } = switch;
     let meter = Rc::clone(&link.meter);
     let upstream = link.into_tunnel();
     let moved = || meter.sent() + meter.received();

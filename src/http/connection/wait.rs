@@ -85,7 +85,7 @@ pub(super) async fn next<S: Stream>(
     connection: &Rc<Connection>,
     idle: Idle,
     timers: &mut Timers,
-) -> Result<RequestHead, End> {
+) -> Result<Box<RequestHead>, End> {
     let limits = |host: Option<&[u8]>| connection.limits(host);
     // Most of the time it is there already.
     if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {

@@ -101,7 +101,8 @@ fn split(exchange: &Exchange) -> (Bytes, Bytes) {
         Ok(None) => whole(),
         Err(error) => {
             let (path, pattern) = (String::from_utf8_lossy(&exchange.path), String::from_utf8_lossy(regex.pattern()));
-            exchange.log(Level::Alert, &format!("pcre2_match() failed: {} on \"{path}\" using \"{pattern}\"", error.code));
+            exchange
+                .log(Level::Alert, &format!("pcre2_match() failed: {} on \"{path}\" using \"{pattern}\"", error.code));
             (Bytes::new(), Bytes::new())
         }
     }
@@ -194,7 +195,8 @@ mod tests {
     #[test]
     fn its_buffers_go_together() {
         assert_eq!(fault("fastcgi_buffers 1 4k;"), "there must be at least 2 \"fastcgi_buffers\"");
-        let text = "\"fastcgi_busy_buffers_size\" must be less than the size of all \"fastcgi_buffers\" minus one buffer";
+        let text =
+            "\"fastcgi_busy_buffers_size\" must be less than the size of all \"fastcgi_buffers\" minus one buffer";
         assert_eq!(fault("fastcgi_buffer_size 32k;"), text);
     }
 }

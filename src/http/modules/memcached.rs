@@ -3,8 +3,8 @@
 use super::{Room, static_files};
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, Kind, LEVELS, LIMIT_EXCEPT, LOCATION,
-        Module, Scope, values::choose_mask,
+        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, Kind, LEVELS, LIMIT_EXCEPT,
+        LOCATION, Module, Scope, values::choose_mask,
     },
     http::{
         exchange::Exchange,
@@ -209,7 +209,10 @@ mod tests {
     fn another_peer_is_asked_in_its_own_cases() {
         let next = |text: &str| conf(text).memcached.passing.next_upstream.0;
         assert_eq!(next("memcached_gzip_flag 2;"), cases::ERROR | cases::TIMEOUT);
-        assert_eq!(next("memcached_next_upstream not_found invalid_response;"), cases::HTTP_404 | cases::INVALID_HEADER);
+        assert_eq!(
+            next("memcached_next_upstream not_found invalid_response;"),
+            cases::HTTP_404 | cases::INVALID_HEADER
+        );
         assert_eq!(next("memcached_next_upstream error off;"), 0);
         assert_eq!(fault("memcached_next_upstream http_404;"), "invalid value \"http_404\"");
     }

@@ -179,10 +179,12 @@ mod tests {
     #[test]
     fn averages_move_by_a_twentieth_and_are_rounded() {
         let number = Guarded::default();
-        let after: Vec<_> = [100, 100, 0, 1000, 3].map(|value| {
-            average(&number, value);
-            number.get()
-        }).into();
+        let after: Vec<_> = [100, 100, 0, 1000, 3]
+            .map(|value| {
+                average(&number, value);
+                number.get()
+            })
+            .into();
         assert_eq!(after, [100, 100, 95, 140, 133]);
     }
 }

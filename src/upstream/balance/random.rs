@@ -126,7 +126,10 @@ mod tests {
         let mut counts = [0i32; 3];
         let group = group_of(random(None), &[1, 2, 5]);
         (0..40_000).for_each(|_| counts[start(&group).0] += 1);
-        assert!(counts.iter().zip([5000, 10_000, 25_000]).all(|(count, share)| (count - share).abs() < 800), "{counts:?}");
+        assert!(
+            counts.iter().zip([5000, 10_000, 25_000]).all(|(count, share)| (count - share).abs() < 800),
+            "{counts:?}"
+        );
     }
 
     #[test]

@@ -68,7 +68,6 @@ pub(super) fn respond(
     }
     if let Some(attempt) = exchange.tries.last_mut() {
         attempt.status = head.status;
-        attempt.bytes_received = head.length as u64;
     }
     let covered = exchange.location.settings.error_page.covers(head.status);
     let intercepted =
@@ -121,10 +120,7 @@ pub(super) fn respond(
         body.forgo(exchange.method != Method::Head);
         body.report(exchange);
     } else {
-        if !buffering(job.passing, &exchange.upstream_fields) {
-            // What is not buffered comes as fast as it can.
-            exchange.state.core.limit_rate = Some(0);
-        } else {
+        if buffering(job.passing, &exchange.upstream_fields) {
             if let Some(rate) = &job.passing.limit_rate {
                 body.limit(parse_size(&rate.evaluate(exchange)).map_or(0, |rate| rate as u64));
             }
@@ -136,6 +132,9 @@ pub(super) fn respond(
             {
                 body.store(store);
             }
+        } else {
+            // What is not buffered comes as fast as it can.
+            exchange.state.core.limit_rate = Some(0);
         }
         if job.passing.pass_trailers && head.chunked {
             let (own, passing) = (job.rules.hidden, job.passing);

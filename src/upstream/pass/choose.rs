@@ -32,11 +32,7 @@ pub(super) enum Nobody {
 }
 
 /// The next peer for a request; where there is a `queue`, the `first` one is waited for.
-pub(super) async fn next(
-    exchange: &mut Exchange,
-    selection: &mut Selection,
-    first: bool,
-) -> Result<Arc<Peer>, Nobody> {
+pub(super) async fn next(exchange: &mut Exchange, selection: &mut Selection, first: bool) -> Result<Arc<Peer>, Nobody> {
     let group = Arc::clone(selection.group());
     let now = exchange.connection.worker.clock.millis();
     let peer = match group.queue.as_ref().filter(|_| first) {

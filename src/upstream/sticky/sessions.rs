@@ -81,7 +81,8 @@ impl Table {
     /// Forgets who was not used for that long.
     fn expire(&mut self, now: u64, timeout: Duration) {
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        while let Some(oldest) = self.order.first_entry().filter(|oldest| oldest.key().0.saturating_add(timeout) <= now) {
+        while let Some(oldest) = self.order.first_entry().filter(|oldest| oldest.key().0.saturating_add(timeout) <= now)
+        {
             self.sessions.remove(&oldest.remove());
         }
     }
@@ -181,7 +182,9 @@ mod tests {
     #[test]
     fn a_full_zone_forgets_the_session_that_was_unused_for_longest() {
         let sessions = sessions();
-        ["a", "b", "c", "d"].iter().for_each(|name| learn(&sessions, name, true, name, 0));
+        for name in ["a", "b", "c", "d"] {
+            learn(&sessions, name, true, name, 0);
+        }
         learn(&sessions, "a", false, "a", 0);
         learn(&sessions, "e", true, "e", 0);
         assert_eq!(["a", "b", "c", "d", "e"].map(|name| find(&sessions, name, 1)), ["a", "", "c", "d", "e"]);

@@ -209,7 +209,8 @@ impl AnswerBody {
             (false, false) if head.content_length == Some(0) => (Coding::Over, None),
             (false, false) => (Coding::Plain, head.content_length),
         };
-        Self { coding, left, room: ROOM.0, clean: true, from: None, notes: Vec::new(), trailers: None }
+        let from = Some(head.length as u64);
+        Self { coding, left, room: ROOM.0, clean: true, from, notes: Vec::new(), trailers: None }
     }
 
     /// Keeps the fields that stand behind it, of up to so many bytes (`proxy_pass_trailers`).
@@ -483,6 +484,55 @@ mod tests {
                     }
                 },
             }
+        }
+    }
+
+    #[test]
+    fn fields_behind_a_body_are_kept_if_that_is_wanted() {
+        let head = ResponseHead { chunked: true, status: 200, ..ResponseHead::default() };
+        let cases = [
+            ("5;x\r\nhello\r\n0;y\r\nA: b\r\nc:d \r\n\r\nHTTP", Ok("A=b,c=d")),
+            ("5\r\nhello\r\n0\r\n\r\nHTTP", Ok("")),
+            ("0\r\n:x\r\n\r\n", Err("upstream sent invalid trailer: \"\\x3a...\"")),
+            ("0\r\nlonger: 0123456789012345678901234567890123456789\r\n\r\n", Err("upstream sent too big trailers")),
+        ];
+        for (text, expected) in cases {
+            for step in 1..=text.len() {
+                let mut body = AnswerBody::behind(&head, false);
+                body.keep_trailers(40);
+                let (mut rest, mut pieces) = (BytesMut::new(), text.as_bytes().chunks(step));
+                let found = loop {
+                    match body.next(&mut rest) {
+                        Err(failure) => break Err(failure.to_string()),
+                        Ok(Step::End) => break Ok(body.trailers().unwrap().clone()),
+                        Ok(Step::Piece(_)) if body.is_over() => break Ok(body.trailers().unwrap().clone()),
+                        Ok(Step::Piece(_)) => {}
+                        Ok(Step::More) => rest.extend_from_slice(pieces.next().unwrap()),
+                    }
+                };
+                let found = found.map(|fields| {
+                    let lines = fields.iter().map(|field| [&field.name[..], b"=", &field.value].concat());
+                    lines.map(|line| String::from_utf8(line).unwrap()).collect::<Vec<_>>().join(",")
+                });
+                assert_eq!(found.as_deref().map_err(|error| &**error), expected, "{text:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_sends_too_much_is_noted() {
+        let chunked = ResponseHead { chunked: true, status: 200, ..ResponseHead::default() };
+        let length = ResponseHead { content_length: Some(5), status: 200, ..ResponseHead::default() };
+        for (head, text, notes) in [
+            (&length, "hello", &[][..]),
+            (&length, "hello world", &[Note::TooMuch]),
+            (&chunked, "5\r\nhello\r\n0\r\n\r\n", &[]),
+            (&chunked, "5\r\nhello\r\n0\r\n\r\nHTTP", &[Note::BehindEnd]),
+        ] {
+            let (mut body, mut rest) = (AnswerBody::behind(head, false), BytesMut::from(text));
+            assert_eq!(body.next(&mut rest).unwrap(), Step::Piece(Bytes::from_static(b"hello")));
+            assert!(body.is_over());
+            assert_eq!(body.notes(), notes, "{text:?}");
         }
     }
 

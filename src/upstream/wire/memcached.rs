@@ -1,10 +1,7 @@
 //! The text protocol of memcached, as far as it is asked for a value: `get KEY`, answered by `VALUE KEY FLAGS LENGTH`, the
 //! value and `END` (`ngx_http_memcached_process_header`, `…_filter`).
 
-use crate::{
-    config::values::parse_number,
-    http::heads::{Fields, HeadError, ResponseHead, response::Progress},
-};
+use crate::http::heads::{Fields, HeadError, ResponseHead, response::Progress};
 use bytes::Bytes;
 
 /// What stands behind a value.
@@ -62,12 +59,12 @@ impl MemcachedHead {
             let (flags, size) = (&rest[..space], &rest[space + 1..]);
             let mut fields = Fields::new();
             if self.asked.gzip_flag != 0 {
-                let flags = parse_number(flags).ok_or_else(|| about("flags"))?;
+                let flags = digits(flags).ok_or_else(|| about("flags"))?;
                 if flags & self.asked.gzip_flag != 0 {
                     fields.push("Content-Encoding", "gzip");
                 }
             }
-            let content_length = Some(parse_number(size).ok_or_else(|| about("length"))? as u64);
+            let content_length = Some(digits(size).ok_or_else(|| about("length"))? as u64);
             self.head = ResponseHead { fields, status: 200, content_length, length, ..ResponseHead::default() };
         } else if line == b"END" {
             self.missing = true;
@@ -88,6 +85,11 @@ impl MemcachedHead {
     pub fn missing(&mut self) -> Option<Bytes> {
         std::mem::take(&mut self.missing).then(|| self.asked.key.clone())
     }
+}
+
+fn digits(text: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok()
 }
 
 #[cold]

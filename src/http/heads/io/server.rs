@@ -131,12 +131,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
     }
 
     /// The next request's head. It can be dropped and called again at any time; nothing is lost.
-    pub async fn next_head(&self, servers: &impl ServerLimits) -> Result<RequestHead, Stop> {
+    pub async fn next_head(&self, servers: &impl ServerLimits) -> Result<Box<RequestHead>, Stop> {
         poll_fn(|cx| self.poll_head(cx, servers)).await
     }
 
     /// The next request's head, polled.
-    pub fn poll_head(&self, cx: &mut Context<'_>, servers: &impl ServerLimits) -> Poll<Result<RequestHead, Stop>> {
+    pub fn poll_head(&self, cx: &mut Context<'_>, servers: &impl ServerLimits) -> Poll<Result<Box<RequestHead>, Stop>> {
         let core = &mut *self.0.core.borrow_mut();
         let Some(wire) = &mut core.wire else { return Poll::Ready(Err(Stop::Closed)) };
         let mut parser = core.parser.take();
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
         if !wire.rest.is_empty() {
             let mut kept = parser.take().unwrap_or_default();
             match kept.parse(&wire.rest, servers) {
-                Progress::Complete(n) => return Poll::Ready(Ok(kept.finish(wire.take(n)))),
+                Progress::Complete(n) => return Poll::Ready(Ok(Box::new(kept.finish(wire.take(n))))),
                 Progress::Refused(refusal) => return Poll::Ready(Err(Stop::Refused(refusal))),
                 Progress::Partial if kept.is_blank() => wire.advance(wire.rest.len()),
                 Progress::Partial => parser = Some(kept),
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
                 None => {
                     let mut fresh = Parser::default();
                     match fresh.parse(bytes, servers) {
-                        Progress::Complete(n) => (n, Some(Ok(fresh.finish(Bytes::copy_from_slice(&bytes[..n]))))),
+                        Progress::Complete(n) => (n, Some(Ok(Box::new(fresh.finish(Bytes::copy_from_slice(&bytes[..n])))))),
                         Progress::Refused(refusal) => (0, Some(Err(Stop::Refused(refusal)))),
                         Progress::Partial if fresh.is_blank() => (bytes.len(), None),
                         Progress::Partial => {
@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
                     let all = bytes.len();
                     match kept.parse(rest, servers) {
                         Progress::Complete(n) => {
-                            let head = kept.finish(rest.split_to(n).freeze());
+                            let head = Box::new(kept.finish(rest.split_to(n).freeze()));
                             if rest.is_empty() {
                                 *rest = BytesMut::new();
                             }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// What a client asked.
 pub(super) enum Asked {
-    Request(RequestHead),
+    Request(Box<RequestHead>),
     Refused(Box<Refusal>),
 }
 

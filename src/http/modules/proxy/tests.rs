@@ -233,3 +233,27 @@ fn what_an_accelerated_redirect_leads_to_keeps_some_fields() {
     assert_eq!(answer.header("expires"), Some("never"));
     assert_eq!(answer.header("x-a"), None);
 }
+
+#[test]
+fn how_much_is_kept_where_follows_from_the_sizes_of_a_level() {
+    for (directives, expected) in [
+        ("", (4096, 8 * 4096, 1 << 30, 8192)),
+        ("proxy_buffers 4 16k;", (16 << 10, 64 << 10, 1 << 30, 32 << 10)),
+        ("proxy_buffer_size 8k; proxy_busy_buffers_size 8k;", (4096, 8 * 4096, 1 << 30, 16 << 10)),
+        ("proxy_max_temp_file_size 0;", (4096, 8 * 4096, 0, 8192)),
+        ("proxy_max_temp_file_size 1m; proxy_temp_file_write_size 64k;", (4096, 8 * 4096, 1 << 20, 64 << 10)),
+    ] {
+        let bounds = conf(directives).proxy.passing.bounds.clone().unwrap();
+        assert_eq!((bounds.piece, bounds.memory, bounds.file, bounds.write), expected, "{directives}");
+        let folder = (bounds.folder.path.to_str().unwrap(), &bounds.folder.levels[..], bounds.folder.built_in);
+        assert_eq!(folder, ("/nowhere/proxy_temp", &[1, 2][..], true));
+    }
+    let given = conf("proxy_temp_path /t 3;").proxy.passing.bounds.clone().unwrap();
+    assert_eq!((given.folder.path.to_str().unwrap(), &given.folder.levels[..]), ("/t", &[3][..]));
+}
+
+#[test]
+fn a_store_has_a_path() {
+    assert_eq!(fault("proxy_store \"\";"), "empty path");
+    assert_eq!(conf("proxy_store on; proxy_store_access group:r;").proxy.passing.store_access.0, 0o640);
+}

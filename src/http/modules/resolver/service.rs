@@ -43,8 +43,10 @@ pub async fn lookup_service(
     name: &str,
     log: Log,
 ) -> Result<Service, (Failure, Vec<(String, Failure)>)> {
-    let of_service = if service.contains('.') { format!("{service}.{name}") } else { format!("_{service}._tcp.{name}") };
-    let (records, ttl) = in_time(timeout, records(servers, &of_service, &log)).await.map_err(|error| (error, Vec::new()))?;
+    let of_service =
+        if service.contains('.') { format!("{service}.{name}") } else { format!("_{service}._tcp.{name}") };
+    let (records, ttl) =
+        in_time(timeout, records(servers, &of_service, &log)).await.map_err(|error| (error, Vec::new()))?;
     let mut found = Service { seconds: servers.valid.unwrap_or(u64::from(ttl)), ..Service::default() };
     for record in records {
         let server = record.target.to_ascii().trim_end_matches('.').to_ascii_lowercase();
@@ -52,12 +54,8 @@ pub async fn lookup_service(
             Ok((addresses, seconds)) => {
                 found.seconds = found.seconds.min(seconds);
                 let (priority, weight) = (record.priority, record.weight.max(1));
-                let target = |ip| Target {
-                    address: SocketAddr::new(ip, record.port),
-                    server: server.clone(),
-                    priority,
-                    weight,
-                };
+                let target =
+                    |ip| Target { address: SocketAddr::new(ip, record.port), server: server.clone(), priority, weight };
                 found.targets.extend(addresses.into_iter().map(target));
             }
             Err(failure) => found.failed.push((server, failure)),

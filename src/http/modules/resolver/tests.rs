@@ -6,7 +6,7 @@ use hickory_proto::{
     op::{Message, OpCode, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, AAAA, CNAME},
+        rdata::{A, AAAA, CNAME, SRV},
     },
 };
 use std::{
@@ -28,6 +28,8 @@ enum Data {
     V4([u8; 4]),
     V6(Ipv6Addr),
     Alias(&'static str),
+    /// Priority, weight, port and target.
+    Server(u16, u16, u16, &'static str),
 }
 
 type Rule = fn(&str, RecordType, bool) -> Say;
@@ -98,13 +100,20 @@ fn reply(query: &[u8], rule: Rule, tcp: bool, asked: &Mutex<Vec<String>>) -> Opt
             let data = |data: &Data| match data {
                 Data::V4(ip) => RData::A(A((*ip).into())),
                 Data::V6(ip) => RData::AAAA(AAAA(*ip)),
-                Data::Alias(target) => RData::CNAME(CNAME(Name::from_ascii(format!("{target}.")).unwrap())),
+                Data::Alias(target) => RData::CNAME(CNAME(full(target))),
+                Data::Server(priority, weight, port, target) => {
+                    RData::SRV(SRV::new(*priority, *weight, *port, full(target)))
+                }
             };
             let record = |one| Record::from_rdata(question.name().clone(), 300, data(one));
             reply.add_answers(records.iter().map(record));
         }
     }
     Some(reply.to_vec().unwrap())
+}
+
+fn full(name: &str) -> Name {
+    Name::from_ascii(format!("{name}.")).unwrap()
 }
 
 /// Knows every name by one address of each family.
@@ -307,4 +316,63 @@ fn a_request_is_passed_to_a_name_that_its_location_can_look_up() {
     assert_eq!(pass(&resolver, "Peer.example").text(), "found");
     assert_eq!(pass(&resolver, "other.example").status, 502);
     assert_eq!(pass("", "peer.example").status, 502);
+}
+
+/// The servers of a service, or why there are none; and whose addresses are not known.
+fn service(rule: Rule, service: &str, name: &str) -> (String, String) {
+    let server = Server::start(rule);
+    let servers = NameServers { ipv6: false, ..name_servers(&[&server]) };
+    let found = run(lookup_service(&servers, SHORT, service, name, Rc::new(|_| {})));
+    let list = |failed: &[(String, Failure)]| {
+        failed.iter().map(|(name, failure)| format!("{name} {failure}")).collect::<Vec<_>>().join(", ")
+    };
+    match found {
+        Ok(found) => {
+            let one = |target: &Target| {
+                format!("{} {} {} {}", target.address, target.server, target.priority, target.weight)
+            };
+            let targets = found.targets.iter().map(one).collect::<Vec<_>>().join(", ");
+            (format!("{targets} for {}", found.seconds), list(&found.failed))
+        }
+        Err((failure, failed)) => (failure.to_string(), list(&failed)),
+    }
+}
+
+const SERVICE: Rule = |name, kind, _| match (name, kind) {
+    ("_http._tcp.example.net", RecordType::SRV) => Say::Records(&[
+        Data::Server(2, 0, 8082, "b.example.net"),
+        Data::Server(1, 5, 8081, "A.example.net"),
+        Data::Server(3, 1, 8083, "gone.example.net"),
+    ]),
+    ("_alias._tcp.example.net", _) => Say::Records(&[Data::Alias("_http._tcp.example.net")]),
+    ("_gone._tcp.example.net", _) => Say::Records(&[Data::Server(1, 1, 1, "gone.example.net")]),
+    ("_bad._tcp.example.net", _) => Say::Records(&[Data::Server(1, 1, 1, "bad.example.net")]),
+    ("_none._tcp.example.net", _) => Say::Records(&[]),
+    ("a.example.net", _) => Say::Records(&[Data::V4([10, 0, 0, 1])]),
+    ("b.example.net", _) => Say::Records(&[Data::V4([10, 0, 0, 2]), Data::V4([10, 0, 0, 3])]),
+    ("gone.example.net", _) => Say::Code(ResponseCode::NXDomain),
+    _ => Say::Code(ResponseCode::ServFail),
+};
+
+#[test]
+fn a_service_is_its_servers_by_priority_and_each_of_their_addresses() {
+    let all = "10.0.0.1:8081 a.example.net 1 5, 10.0.0.2:8082 b.example.net 2 1, 10.0.0.3:8082 b.example.net 2 1 for 300";
+    let gone = "gone.example.net 3: Host not found";
+    for name in ["http", "_http._tcp", "alias"] {
+        assert_eq!(service(SERVICE, name, "Example.net"), (all.to_owned(), gone.to_owned()), "{name}");
+    }
+}
+
+#[test]
+fn a_service_without_servers_says_why() {
+    for (name, failure, failed) in [
+        ("none", "3: Host not found", ""),
+        ("gone", "3: Host not found", "gone.example.net 3: Host not found"),
+        ("bad", "2: Server failure", "bad.example.net 2: Server failure"),
+        ("other", "2: Server failure", ""),
+    ] {
+        assert_eq!(service(SERVICE, name, "example.net"), (failure.to_owned(), failed.to_owned()), "{name}");
+    }
+    let silent: Rule = |_, _, _| Say::Nothing;
+    assert_eq!(service(silent, "http", "example.net").0, "110: Operation timed out");
 }

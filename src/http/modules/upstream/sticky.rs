@@ -162,7 +162,8 @@ fn learn(args: &Args<'_>) -> Result<StickyConf, Fault> {
             if size < 8 * 4096 {
                 return Err(wrong("zone is too small"));
             }
-            zone = Some(Zone { name: value[..at].to_vec(), size, span: args.statement.end, sessions: true });
+            let (name, end) = (value[..at].to_vec(), args.statement.end);
+            zone = Some(Zone { name, size, span: word.span, end, sessions: true });
         } else if let Some(value) = word.value.strip_prefix(b"timeout=") {
             if timeout.is_some() {
                 return Err(wrong("duplicate timeout"));

@@ -94,17 +94,17 @@ fn sticky_is_refused_in_nginxs_words() {
     ] {
         assert_eq!(fault(&format!("server 127.0.0.1:1; sticky {sticky};")), expected, "{sticky}");
     }
-    assert_eq!(
-        fault("sticky cookie a; sticky cookie b; server 127.0.0.1:1;"),
-        "\"sticky\" directive is duplicate"
-    );
+    assert_eq!(fault("sticky cookie a; sticky cookie b; server 127.0.0.1:1;"), "\"sticky\" directive is duplicate");
 }
 
 #[test]
 fn names_are_looked_up_at_run_time_where_there_is_a_zone_and_a_resolver() {
     for (inside, expected) in [
         ("zone z 1m; resolver 127.0.0.1; server a.b resolve;", ""),
-        ("zone z 1m; resolver 127.0.0.1; resolver_timeout 1s; server a.b service=http resolve backup; server a.b resolve;", ""),
+        (
+            "zone z 1m; resolver 127.0.0.1; resolver_timeout 1s; server a.b service=http resolve backup; server a.b resolve;",
+            "",
+        ),
         ("server a.b resolve;", "resolving names at run time requires upstream \"u\" to be in shared memory"),
         ("zone z 1m; server a.b resolve;", "no resolver defined to resolve names at run time in upstream \"u\""),
         ("zone z 1m; server a.b service=http;", "service upstream \"a.b\" requires \"resolve\" parameter"),
@@ -112,7 +112,10 @@ fn names_are_looked_up_at_run_time_where_there_is_a_zone_and_a_resolver() {
         ("zone z 1m; server 127.0.0.1 service=http resolve;", "service upstream \"127.0.0.1\" requires domain name"),
         ("zone z 1m; server a.b service= resolve;", "service is empty"),
         ("server 127.0.0.1:1 resolve;", ""),
-        ("zone z 1m; resolver 127.0.0.1; resolver 127.0.0.1; server a.b resolve;", "\"resolver\" directive is duplicate"),
+        (
+            "zone z 1m; resolver 127.0.0.1; resolver 127.0.0.1; server a.b resolve;",
+            "\"resolver\" directive is duplicate",
+        ),
         ("zone z 1m; resolver 127.0.0.1; server a.b resolve backup;", "no servers in upstream \"u\""),
     ] {
         assert_eq!(fault(inside), expected, "{inside}");
@@ -169,9 +172,15 @@ fn a_cookie_leads_back_to_the_peer_even_with_an_error() {
     let third = "sid=73c418f48cafa3c2b9f36efeb19875f8";
     let third = third.to_owned();
     let sticky = format!("{THREE} sticky cookie sid path=/x domain=$arg_d samesite=$arg_s httponly secure;");
-    assert_eq!(asked(&sticky, "", &get("/", "sid=b")), ("127.0.0.1:2".into(), "sid=b; httponly; secure; path=/x".into()));
+    assert_eq!(
+        asked(&sticky, "", &get("/", "sid=b")),
+        ("127.0.0.1:2".into(), "sid=b; httponly; secure; path=/x".into())
+    );
     let (peer, cookie) = asked(&sticky, "", &get("/?d=a.example&s=x", "sid=unknown"));
-    assert_eq!((&*peer, &*cookie), ("127.0.0.1:1", "sid=a; domain=a.example; httponly; secure; samesite=strict; path=/x"));
+    assert_eq!(
+        (&*peer, &*cookie),
+        ("127.0.0.1:1", "sid=a; domain=a.example; httponly; secure; samesite=strict; path=/x")
+    );
     let (peer, cookie) = asked(&format!("{THREE} sticky cookie sid expires=max;"), "", &get("/", &third));
     assert_eq!(peer, "127.0.0.1:3");
     assert_eq!(cookie, format!("{third}; expires=Thu, 31-Dec-37 23:55:55 GMT; max-age=315360000"));
@@ -182,9 +191,12 @@ fn a_cookie_leads_back_to_the_peer_even_with_an_error() {
 #[test]
 fn a_route_is_the_first_of_its_variables_that_has_a_value() {
     let sticky = format!("{THREE} sticky route $arg_r $cookie_r;");
-    for (target, cookie, peer) in
-        [("/", "x=y", "127.0.0.1:1"), ("/", "r=b", "127.0.0.1:2"), ("/?r=a", "r=b", "127.0.0.1:1"), ("/?r=", "r=b", "127.0.0.1:2")]
-    {
+    for (target, cookie, peer) in [
+        ("/", "x=y", "127.0.0.1:1"),
+        ("/", "r=b", "127.0.0.1:2"),
+        ("/?r=a", "r=b", "127.0.0.1:1"),
+        ("/?r=", "r=b", "127.0.0.1:2"),
+    ] {
         assert_eq!(asked(&sticky, "", &get(target, cookie)), (peer.into(), String::new()), "{target} {cookie}");
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     config::{Args, FromArgs, Kind, Scope, Slot, values::parse_size},
-    syntax::{Fault, Span},
+    syntax::{Fault, Line, Span},
 };
 use std::ops::RangeInclusive;
 
@@ -13,7 +13,10 @@ pub(super) struct Zone {
     pub(super) name: Vec<u8>,
     /// Bytes; 0 where none are written.
     pub(super) size: usize,
+    /// Where its name stands.
     pub(super) span: Span,
+    /// Where the directive ends.
+    pub(super) end: Span,
     /// It holds sessions of `sticky learn`, which one upstream has for itself.
     pub(super) sessions: bool,
 }
@@ -54,7 +57,13 @@ impl FromArgs for Zone {
                 Some(bytes) => bytes,
             },
         };
-        Ok(Self { name: word.value.clone(), size, span: args.statement.end, sessions: false })
+        Ok(Self { name: word.value.clone(), size, span: word.span, end: args.statement.end, sessions: false })
+    }
+}
+
+impl Zone {
+    fn fault(&self, text: impl Into<Vec<u8>>) -> Fault {
+        Fault { line: Line::Of(self.end), ..Fault::at(self.span, text) }
     }
 }
 
@@ -69,7 +78,7 @@ pub(super) fn check<'z>(zones: impl Iterator<Item = (&'z str, &'z Zone)>, scope:
             || earlier.as_ref().is_some_and(|(_, earlier)| earlier.sessions != zone.sessions);
         if other_use {
             let text = format!("the shared memory zone \"{name}\" is already declared for a different use");
-            scope.fault(Fault::at(zone.span, text));
+            scope.fault(zone.fault(text));
             continue;
         }
         let Some((owner, earlier)) = earlier else {
@@ -81,10 +90,10 @@ pub(super) fn check<'z>(zones: impl Iterator<Item = (&'z str, &'z Zone)>, scope:
                 "the size {} of shared memory zone \"{name}\" conflicts with already declared size {}",
                 zone.size, earlier.size
             );
-            scope.fault(Fault::at(zone.span, text).also(earlier.span, "declared here"));
+            scope.fault(zone.fault(text).also(earlier.span, "declared here"));
         } else if zone.sessions {
             let text = format!("sticky zone \"{name}\" is already used in upstream \"{owner}\"");
-            scope.fault(Fault::at(zone.span, text));
+            scope.fault(zone.fault(text));
         }
         earlier.size = earlier.size.max(zone.size);
     }
