@@ -375,7 +375,9 @@ proptest! {
         events in proptest::collection::vec(events(), 0..120),
     ) {
         if !method.allows_backup() {
-            lines.iter_mut().for_each(|line| line.backup = false);
+            for line in &mut lines {
+                line.backup = false;
+            }
         }
         let (mut group, mut model) = (real(method, &lines), model(method, &lines));
         let mut requests: Vec<(Selection, Request)> = Vec::new();

@@ -56,7 +56,10 @@ fn quit_answers_a_request_on_a_connection_that_was_just_accepted() {
     let mut connections: Vec<Connection> = (0..20).map(|_| Connection::open(port)).collect();
     server.signal(Signal::QUIT);
     for connection in &mut connections {
-        connection.get("/").expect(200);
+        connection.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    for connection in &mut connections {
+        connection.answer("GET").expect(200);
     }
     drop(connections);
     ended(master);

@@ -10,7 +10,9 @@ const RANGE: std::ops::Range<u16> = 25000..26900;
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let span = RANGE.end - RANGE.start;
-    let first = u16::try_from(std::process::id() % u32::from(span)).expect("smaller than the range");
+    // Far from those of a process that was started beside this one.
+    let first = std::process::id().wrapping_mul(397) % u32::from(span);
+    let first = u16::try_from(first).expect("smaller than the range");
     for _ in 0..span {
         let port = RANGE.start + (first + NEXT.fetch_add(1, Ordering::Relaxed) % span) % span;
         if TcpListener::bind(("0.0.0.0", port)).is_ok() {

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub(super) struct Answer {
     pub(super) sending: Sending<Outgoing>,
     /// What follows behind it.
-    pub(super) switch: Option<Switch>,
+    pub(super) switch: Option<Box<Switch>>,
     /// The rest of the request is to be read away.
     pub(super) discards: bool,
 }
@@ -187,7 +187,7 @@ fn send(mut exchange: Box<Exchange>, response: Option<Box<Response>>) -> Option<
     if upgrade {
         switch = body.take_link().map(|link| {
             let held = std::mem::take(&mut body);
-            Switch { link, gap: exchange.tunnel_timeout, held }
+            Box::new(Switch { link, gap: exchange.tunnel_timeout, held })
         });
         connection.broken.set(true);
     }
@@ -276,9 +276,9 @@ pub(super) struct Switch {
 }
 
 /// Carries bytes both ways until one side ends.
-pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Switch) {
+pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Box<Switch>) {
     let Some(client) = handle.tunnel() else { return };
-    let Switch { link, gap, held: _held } = switch;
+    let Switch { link, gap, held: _held } = *switch;
     let meter = Rc::clone(&link.meter);
     let upstream = link.into_tunnel();
     let moved = || meter.sent() + meter.received();

@@ -19,7 +19,7 @@ pub(super) enum Outcome {
     /// The connection waits for another request.
     Next,
     /// It speaks another protocol from here.
-    Switch(Switch),
+    Switch(Box<Switch>),
     /// It does neither; with `linger` the client may still be sending.
     End { linger: bool },
 }

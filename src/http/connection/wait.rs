@@ -77,7 +77,7 @@ pub(super) struct Timers {
 }
 
 /// How long a connection that has sent nothing yet is waited for when the process ends, or its listener is gone.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Waits for the next request's head.
 pub(super) async fn next<S: Stream>(
@@ -91,30 +91,28 @@ pub(super) async fn next<S: Stream>(
     if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {
         return head.map_err(End::Stop);
     }
-    let mut header_timeout = connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0);
     if !handle.head_begun() {
         let keep = match idle {
-            Idle::First => Keep::new(header_timeout, Duration::ZERO),
+            Idle::First => Keep::new(header_timeout(connection), Duration::ZERO),
             Idle::Between(keep) => keep,
         };
-        let counts = &connection.worker.counts;
-        counts.waiting.fetch_add(1, Relaxed);
+        connection.worker.counts.waiting.fetch_add(1, Relaxed);
         let outcome = between(handle, connection, keep, timers).await;
-        counts.waiting.fetch_sub(1, Relaxed);
+        connection.worker.counts.waiting.fetch_sub(1, Relaxed);
         outcome.map_err(|end| match (idle, end) {
             (Idle::First, End::Idle) if !connection.is_leaving() => End::Slow,
             (_, end) => end,
         })?;
-        if matches!(idle, Idle::First) {
-            // Until the first head is complete the timeout runs once.
-            header_timeout = header_timeout.saturating_sub(connection.started.elapsed());
-        }
         if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {
             return head.map_err(End::Stop);
         }
     }
     connection.worker.counts.reading.fetch_add(1, Relaxed);
-    let end = Instant::now() + header_timeout;
+    let end = match idle {
+        // Until the first head is complete the timeout runs once.
+        Idle::First => Instant::from_std(connection.started),
+        Idle::Between(_) => Instant::now(),
+    } + header_timeout(connection);
     let head = poll_fn(|cx| {
         if let Poll::Ready(head) = handle.poll_head(cx, &limits) {
             return Poll::Ready(head.map_err(End::Stop));
@@ -130,6 +128,10 @@ pub(super) async fn next<S: Stream>(
     head
 }
 
+fn header_timeout(connection: &Connection) -> Duration {
+    connection.with_host(|hosts| hosts.default.base.settings.core.client_header_timeout.0)
+}
+
 /// Waits for the first byte of a request.
 async fn between<S: Stream>(
     handle: &ServerHandle<S>,
@@ -138,20 +140,18 @@ async fn between<S: Stream>(
     timers: &mut Timers,
 ) -> Result<(), End> {
     let start = Instant::from_std(connection.worker.clock.instant());
-    let timeout = Duration::from_millis(keep.timeout.into());
-    let mut end = start + timeout;
     loop {
+        let mut end = start + Duration::from_millis(keep.timeout.into());
         if !connection.follow() || connection.worker.quitting.get() {
             let promised = match connection.requests.get() {
                 // A request may be under way on a connection that was just accepted.
-                0 => Instant::from_std(connection.started) + GRACE,
+                0 => Instant::now() + GRACE,
                 _ if keep.least == 0 => return Err(End::Idle),
                 _ => start + Duration::from_millis(keep.least.into()),
             };
             end = end.min(promised);
         }
-        let worker = &connection.worker;
-        let changes = worker.changes.get();
+        let changes = connection.worker.changes.get();
         let woken = poll_fn(|cx| {
             if let Poll::Ready(more) = handle.poll_wait(cx) {
                 return Poll::Ready(Some(match more {
@@ -164,9 +164,9 @@ async fn between<S: Stream>(
                 return Poll::Ready(Some(Err(End::Idle)));
             }
             if !std::mem::replace(&mut timers.known, true) {
-                worker.wake_when_changed(connection.serial, cx.waker());
+                connection.worker.wake_when_changed(connection.serial, cx.waker());
             }
-            if worker.changes.get() == changes { Poll::Pending } else { Poll::Ready(None) }
+            if connection.worker.changes.get() == changes { Poll::Pending } else { Poll::Ready(None) }
         })
         .await;
         if let Some(outcome) = woken {

@@ -1,7 +1,7 @@
 //! How an upstream's answer is read: its head by the protocol's rules, and where its body ends.
 
 use super::{
-    fastcgi::{FastCgiHead, Reading, Records},
+    fastcgi::{FastCgiHead, Reading, Records, What},
     memcached::{Asked, MemcachedHead, Trailer},
 };
 use crate::{
@@ -288,42 +288,54 @@ impl AnswerBody {
     /// The same within records (`ngx_http_fastcgi_input_filter`).
     fn next_output(&mut self, rest: &mut BytesMut) -> Result<Step, Failure> {
         let Coding::FastCgi(stream) = &mut self.coding else { return Ok(Step::End) };
-        let kept = stream.records.unwrap(&mut rest[stream.decoded..]);
-        stream.decoded += kept;
-        rest.truncate(stream.decoded);
-        let n = self.left.map_or(stream.decoded, |left| stream.decoded.min(bounded(left)));
-        let too_much = n < stream.decoded;
-        // What is said behind what is too much is not heard.
-        let heard = if too_much { stream.records.payload() - (stream.decoded - n) as u64 + 1 } else { u64::MAX };
-        for text in stream.records.said_before(heard) {
-            note(&mut self.notes, Note::Stderr(text));
+        let Stream { records, decoded, .. } = &mut **stream;
+        let kept = records.unwrap(&mut rest[*decoded..]);
+        *decoded += kept;
+        rest.truncate(*decoded);
+        let mut piece = None;
+        loop {
+            let done = records.payload() - *decoded as u64;
+            let lacking = self.left.is_some_and(|left| left > 0);
+            match records.event().filter(|event| event.at <= done).map(|event| &event.what) {
+                // What was handed out before it comes first.
+                Some(What::Closed | What::Ending) if lacking && piece.is_some() => break,
+                Some(What::Closed) if lacking => {
+                    return Err(Failure::Invalid("upstream prematurely closed FastCGI stdout".into()));
+                }
+                Some(What::Ending) if lacking => {
+                    return Err(Failure::Invalid("upstream prematurely closed FastCGI request".into()));
+                }
+                Some(What::Said(text)) => note(&mut self.notes, Note::Stderr(text.clone())),
+                Some(What::Closed | What::Ending) => {}
+                None if *decoded == 0 => break,
+                None if self.left == Some(0) => {
+                    note(&mut self.notes, Note::TooMuch);
+                    rest.clear();
+                    self.coding = Coding::Over;
+                    return Ok(piece.map_or(Step::End, Step::Piece));
+                }
+                None if piece.is_some() => break,
+                None => {
+                    let until = records.event().map_or(u64::MAX, |event| event.at - done);
+                    let n = (*decoded).min(bounded(self.left.unwrap_or(u64::MAX).min(until)));
+                    piece = Some(take(rest, n));
+                    *decoded -= n;
+                    self.left = self.left.map(|left| left - n as u64);
+                    continue;
+                }
+            }
+            records.take_event();
         }
-        let piece = (n > 0).then(|| take(rest, n));
-        stream.decoded -= n;
-        self.left = self.left.map(|left| left - n as u64);
-        if too_much {
-            note(&mut self.notes, Note::TooMuch);
-            rest.clear();
-            self.coding = Coding::Over;
-            return Ok(piece.map_or(Step::End, Step::Piece));
-        }
-        let records = &stream.records;
         // The output may be closed before: who goes then disturbs an application that has not finished.
-        if self.left.unwrap_or(0) == 0 && (records.ended || records.more) {
+        if (records.ended || records.more) && records.event().is_none() && *decoded == 0 {
             self.clean = records.ended;
             self.coding = Coding::Over;
             return Ok(piece.map_or(Step::End, Step::Piece));
         }
-        if let Some(piece) = piece {
-            return Ok(Step::Piece(piece));
-        }
-        if let Some(fault) = records.fault {
-            return Err(Failure::Invalid(fault.to_string()));
-        }
-        match (self.left, records.closed, records.ending) {
-            (Some(1..), true, _) => Err(Failure::Invalid("upstream prematurely closed FastCGI stdout".into())),
-            (Some(1..), _, true) => Err(Failure::Invalid("upstream prematurely closed FastCGI request".into())),
-            _ => Ok(Step::More),
+        match (piece, records.fault) {
+            (Some(piece), _) => Ok(Step::Piece(piece)),
+            (None, Some(fault)) => Err(Failure::Invalid(fault.to_string())),
+            (None, None) => Ok(Step::More),
         }
     }
 
@@ -376,7 +388,15 @@ impl AnswerBody {
     pub fn take(&mut self) -> Self {
         std::mem::replace(
             self,
-            Self { coding: Coding::Over, left: None, room: ROOM.0, clean: false, from: None, notes: Vec::new(), trailers: None },
+            Self {
+                coding: Coding::Over,
+                left: None,
+                room: ROOM.0,
+                clean: false,
+                from: None,
+                notes: Vec::new(),
+                trailers: None,
+            },
         )
     }
 
@@ -392,9 +412,7 @@ impl AnswerBody {
     pub fn cut_off(&mut self) -> Result<(), Failure> {
         if let Coding::FastCgi(stream) = &mut self.coding {
             stream.records.cut_off();
-            for text in stream.records.said_before(u64::MAX) {
-                note(&mut self.notes, Note::Stderr(text));
-            }
+            stream.records.take_said().for_each(|text| note(&mut self.notes, Note::Stderr(text)));
         }
         let ends = match &self.coding {
             Coding::Over => true,

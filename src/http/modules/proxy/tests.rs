@@ -243,7 +243,7 @@ fn how_much_is_kept_where_follows_from_the_sizes_of_a_level() {
         ("proxy_max_temp_file_size 0;", (4096, 8 * 4096, 0, 8192)),
         ("proxy_max_temp_file_size 1m; proxy_temp_file_write_size 64k;", (4096, 8 * 4096, 1 << 20, 64 << 10)),
     ] {
-        let bounds = conf(directives).proxy.passing.bounds.clone().unwrap();
+        let bounds = conf(&format!("proxy_pass http://127.0.0.1; {directives}")).proxy.passing.bounds.clone().unwrap();
         assert_eq!((bounds.piece, bounds.memory, bounds.file, bounds.write), expected, "{directives}");
         let folder = (bounds.folder.path.to_str().unwrap(), &bounds.folder.levels[..], bounds.folder.built_in);
         assert_eq!(folder, ("/nowhere/proxy_temp", &[1, 2][..], true));

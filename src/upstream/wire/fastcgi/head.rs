@@ -1,11 +1,12 @@
 //! The head of a FastCGI answer: fields as CGI's, in the output records (`ngx_http_fastcgi_process_header`).
 
-use super::Records;
+use super::{END_REQUEST, Records, What};
 use crate::http::heads::{
     HeadError, ResponseHead,
     response::{Progress, cgi::CgiParser},
 };
 use bytes::{Bytes, BytesMut};
+use memchr::memmem;
 
 /// How an answer is read.
 #[derive(Clone, Debug, Default)]
@@ -44,34 +45,34 @@ impl FastCgiHead {
         let kept = self.records.unwrap(&mut rest[self.decoded..]);
         self.decoded += kept;
         rest.truncate(self.decoded);
-        // What is said counts if it is said before the head is complete, or wrong.
-        while let Some(line) = self.records.said().first() {
-            let at = usize::try_from(line.at).unwrap_or(usize::MAX).min(rest.len());
+        // What happens counts if it does before the head is complete, or wrong.
+        while let Some(event) = self.records.event() {
+            let at = usize::try_from(event.at).unwrap_or(usize::MAX).min(rest.len());
             if let Progress::Complete(n) = self.parser.parse(&rest[..at], at + 1)? {
                 return Ok(self.complete(n));
             }
-            let text = self.records.take_line();
-            let caught = self.reading.catch.iter().any(|pattern| memchr::memmem::find(&text, pattern).is_some());
-            self.said.push(text);
-            if caught {
-                return Err(HeadError::Caught);
+            match self.records.take_event().map(|event| event.what) {
+                Some(What::Said(text)) => {
+                    let caught = self.reading.catch.iter().any(|pattern| memmem::find(&text, pattern).is_some());
+                    self.said.push(text);
+                    if caught {
+                        return Err(HeadError::Caught);
+                    }
+                }
+                Some(What::Closed) => return Err(invalid("upstream prematurely closed FastCGI stdout".into())),
+                Some(What::Ending) => {
+                    return Err(invalid(format!("upstream sent unexpected FastCGI record: {END_REQUEST}")));
+                }
+                None => {}
             }
         }
         if let Progress::Complete(n) = self.parser.parse(rest, rest.len() + 1)? {
             return Ok(self.complete(n));
         }
-        let records = &self.records;
-        let invalid = |text: String| Err(HeadError::Invalid(text.into()));
-        if records.closed {
-            invalid("upstream prematurely closed FastCGI stdout".into())
-        } else if records.ending {
-            invalid(format!("upstream sent unexpected FastCGI record: {}", super::END_REQUEST))
-        } else if let Some(fault) = records.fault {
-            invalid(fault.to_string())
-        } else if self.raw() >= size {
-            Err(HeadError::TooBig)
-        } else {
-            Ok(Progress::Partial)
+        match self.records.fault {
+            Some(fault) => Err(invalid(fault.to_string())),
+            None if self.raw() >= size => Err(HeadError::TooBig),
+            None => Ok(Progress::Partial),
         }
     }
 
@@ -109,8 +110,13 @@ impl FastCgiHead {
     pub fn said(&mut self, ended: bool) -> Vec<Bytes> {
         if ended {
             self.records.cut_off();
-            self.said.extend(self.records.said_before(u64::MAX));
+            self.said.extend(self.records.take_said());
         }
         std::mem::take(&mut self.said)
     }
+}
+
+#[cold]
+fn invalid(text: String) -> HeadError {
+    HeadError::Invalid(text.into())
 }

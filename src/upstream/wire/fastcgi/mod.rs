@@ -5,7 +5,7 @@ mod head;
 mod records;
 
 pub use head::{FastCgiHead, Reading};
-pub use records::{Fault, Records};
+pub use records::{Fault, Records, What};
 
 use bytes::Bytes;
 

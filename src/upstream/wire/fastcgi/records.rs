@@ -2,6 +2,7 @@
 
 use super::{END_REQUEST, STDERR, STDOUT, VERSION};
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 /// A place within the records of an answer. It holds no bytes but of what the application says to its error stream.
 #[derive(Debug, Default)]
@@ -20,12 +21,8 @@ pub struct Records {
     /// Where stretches of output begin, in output and in all bytes, of what was looked at last.
     runs: Vec<(u64, u64)>,
     said: Vec<u8>,
-    lines: Vec<Line>,
-    /// An empty record has closed the output.
-    pub closed: bool,
-    /// The record that ends the request has begun.
-    pub ending: bool,
-    /// It is complete, and nothing came behind it.
+    events: VecDeque<Event>,
+    /// The record that ends the request is complete, and nothing came behind it.
     pub ended: bool,
     /// Something came behind it.
     pub more: bool,
@@ -33,12 +30,23 @@ pub struct Records {
     pub fault: Option<Fault>,
 }
 
-/// Something that was said to the error stream.
+/// Something that happened between two bytes of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct Event {
     /// How much of the output came before it.
     pub at: u64,
-    pub text: Bytes,
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Something was said to the error stream.
+    Said(Bytes),
+    /// An empty record has closed the output.
+    Closed,
+    /// The record that ends the request has begun.
+    Ending,
 }
 
 /// Why records cannot be read. The texts are nginx's.
@@ -143,8 +151,8 @@ impl Records {
         }
         self.state = State::Content;
         match self.kind {
-            STDOUT if self.left == 0 => self.closed = true,
-            END_REQUEST => self.ending = true,
+            STDOUT if self.left == 0 => self.note(What::Closed),
+            END_REQUEST => self.note(What::Ending),
             _ => {}
         }
         self.settle();
@@ -169,8 +177,12 @@ impl Records {
         let said = std::mem::take(&mut self.said);
         if !said.is_empty() {
             let end = said.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r' | b'.' | b' ')).unwrap_or(0);
-            self.lines.push(Line { at: self.payload, text: said[..=end].to_vec().into() });
+            self.note(What::Said(said[..=end].to_vec().into()));
         }
+    }
+
+    fn note(&mut self, what: What) {
+        self.events.push_back(Event { at: self.payload, what });
     }
 
     /// How many of all bytes there were since the output began.
@@ -183,25 +195,27 @@ impl Records {
         self.payload
     }
 
-    /// Takes what was said to the error stream before so much of the output was there.
-    pub fn said_before(&mut self, payload: u64) -> Vec<Bytes> {
-        let n = self.lines.iter().take_while(|line| line.at < payload).count();
-        self.lines.drain(..n).map(|line| line.text).collect()
-    }
-
     /// The connection has ended: what was being said is all there is of it.
     pub fn cut_off(&mut self) {
         self.say();
     }
 
-    /// What was said and not taken.
-    pub fn said(&self) -> &[Line] {
-        &self.lines
+    /// The first of what happened and was not taken.
+    pub fn event(&self) -> Option<&Event> {
+        self.events.front()
     }
 
-    /// Takes the first of that.
-    pub fn take_line(&mut self) -> Bytes {
-        self.lines.remove(0).text
+    /// Takes it.
+    pub fn take_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Takes all that is left of what was said.
+    pub fn take_said(&mut self) -> impl Iterator<Item = Bytes> {
+        self.events.drain(..).filter_map(|event| match event.what {
+            What::Said(text) => Some(text),
+            What::Closed | What::Ending => None,
+        })
     }
 }
 
@@ -225,17 +239,20 @@ mod tests {
             out.extend_from_slice(&piece[..kept]);
         }
         assert_eq!(records.payload(), out.len() as u64);
-        let text = |line: &Line| (line.at, String::from_utf8_lossy(&line.text).into_owned());
-        let said = records.said().iter().map(text).collect();
-        let end = match records {
+        let happened = |what: What| records.events.iter().any(|event| event.what == what);
+        let end = match &records {
             Records { fault: Some(fault), .. } => fault.to_string(),
             Records { more: true, .. } => "more".into(),
             Records { ended: true, .. } => "ended".into(),
-            Records { ending: true, .. } => "ending".into(),
-            Records { closed: true, .. } => "closed".into(),
+            _ if happened(What::Ending) => "ending".into(),
+            _ if happened(What::Closed) => "closed".into(),
             _ => "open".into(),
         };
-        (out, said, end)
+        let text = |event: &Event| match &event.what {
+            What::Said(text) => Some((event.at, String::from_utf8_lossy(text).into_owned())),
+            What::Closed | What::Ending => None,
+        };
+        (out, records.events.iter().filter_map(text).collect(), end)
     }
 
     #[test]
@@ -275,9 +292,9 @@ mod tests {
     fn what_was_being_said_when_the_connection_broke_is_told() {
         let mut records = Records::default();
         records.unwrap(&mut record(STDERR, b"half a word", 0)[..12]);
-        assert!(records.said().is_empty());
+        assert_eq!(records.event(), None);
         records.cut_off();
-        assert_eq!(records.said_before(1), [&b"half"[..]]);
+        assert_eq!(records.take_said().collect::<Vec<_>>(), [&b"half"[..]]);
     }
 
     proptest! {
