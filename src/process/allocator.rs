@@ -1,7 +1,13 @@
 //! The program's memory: mimalloc, asked as it is quickest.
-#![allow(unsafe_code, reason = "an allocator hands out memory that nobody has checked; every block says why it is sound")]
 
-use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned};
+#![allow(
+    unsafe_code,
+    reason = "an allocator hands out memory that nobody has checked; every block says why it is sound"
+)]
+
+use libmimalloc_sys::{
+    mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned,
+};
 use std::alloc::{GlobalAlloc, Layout};
 
 /// mimalloc. Its own binding asks for an alignment always, and whoever does that gets anything above 1 KB by a detour: a
@@ -66,7 +72,7 @@ mod tests {
                 // SAFETY: it is written within its size, and freed once.
                 unsafe {
                     let memory = Allocator.alloc(layout);
-                    assert!(!memory.is_null() && memory.addr() % align == 0, "{size} by {align}");
+                    assert!(!memory.is_null() && memory.addr().is_multiple_of(align), "{size} by {align}");
                     memory.write_bytes(7, size);
                     let more = Allocator.realloc(memory, layout, 2 * size);
                     assert_eq!(more.addr() % align, 0, "{size} by {align}, once more");
@@ -74,7 +80,7 @@ mod tests {
                     let larger = Layout::from_size_align(2 * size, align).expect("a layout");
                     Allocator.dealloc(more, larger);
                     let zeroed = Allocator.alloc_zeroed(larger);
-                    assert!(zeroed.addr() % align == 0 && (0..2 * size).all(|at| zeroed.add(at).read() == 0));
+                    assert!(zeroed.addr().is_multiple_of(align) && (0..2 * size).all(|at| zeroed.add(at).read() == 0));
                     Allocator.dealloc(zeroed, larger);
                 }
             }

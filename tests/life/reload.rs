@@ -195,6 +195,12 @@ fn each_reuseport_socket_of_a_thread_is_served() {
     }
 }
 
+/// Stops a process, and waits until none of its threads runs any more.
+fn halt(pid: i32) {
+    send(pid, Signal::STOP);
+    wait::until("it has stopped", wait::SOON, || measure::stopped(pid));
+}
+
 #[test]
 fn a_worker_that_dies_during_a_reload_is_replaced_by_one_with_the_old_configuration() {
     if replaced() {
@@ -205,7 +211,7 @@ fn a_worker_that_dies_during_a_reload_is_replaced_by_one_with_the_old_configurat
     let server = Daemon::start(&conf(port, "", "one"));
     let master = server.master();
     let first = worker(port);
-    send(first, Signal::STOP);
+    halt(first);
     server.configure(&conf(port, "", "two"));
     let mut waiting = Program::start("the reload", server.command(&["-s", "reload"]));
     server.expect_log("reconfiguring");
@@ -232,7 +238,7 @@ fn what_is_asked_for_during_a_reload_is_done_after_it() {
     let port = free_port();
     let server = Daemon::start(&conf(port, "", "one"));
     let first = worker(port);
-    send(first, Signal::STOP);
+    halt(first);
     server.configure(&conf(port, "", "two"));
     let mut waiting = Program::start("the first reload", server.command(&["-s", "reload"]));
     server.expect_log("reconfiguring");

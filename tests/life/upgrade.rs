@@ -9,8 +9,8 @@ use crate::support::{binary, measure, wait};
 use rustix::process::Signal;
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 const OLD: &str = "nginx.pid.oldbin";
 
@@ -140,7 +140,7 @@ fn a_new_binary_gets_the_arguments_the_sockets_and_the_environment_of_env() {
     let port = free_port();
     let server = Daemon::idle(&conf(port, "env A=b; env PASSED;", "one"));
     let place = server.path("nginx");
-    fs::copy(binary(), &place).unwrap();
+    std::os::unix::fs::symlink(binary(), &place).unwrap();
     let server = server.by(place.clone());
     let mut start = server.command(&[]);
     start.env("PASSED", "on").env("SECRET", "1").env("TZ", "UTC");
@@ -151,8 +151,11 @@ fn a_new_binary_gets_the_arguments_the_sockets_and_the_environment_of_env() {
     // The next binary in that place tells what it was given, and ends.
     let script =
         "#!/bin/sh\n{ env; echo; printf '%s\\n' \"$0\" \"$@\"; } >\"$2/told.new\"; mv \"$2/told.new\" \"$2/told\"\n";
-    fs::write(server.path("script"), script).unwrap();
-    fs::set_permissions(server.path("script"), fs::Permissions::from_mode(0o755)).unwrap();
+    server.dir().write("text", script);
+    // Not written by this process: a file that it is writing to, and that another test's child inherits, cannot be executed.
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).arg(server.path("text")).arg(server.path("script"));
+    run(install).silently();
     fs::rename(server.path("script"), &place).unwrap();
     server.signal(Signal::USR2);
     wait::until("it was executed", wait::SOON, || server.path("told").exists());

@@ -35,6 +35,14 @@ pub(crate) fn threads(pid: i32) -> Vec<String> {
     names
 }
 
+/// Whether a signal has stopped all threads of a process.
+pub(crate) fn stopped(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    // The state stands behind the name in brackets.
+    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T')))
+}
+
 /// How many files, sockets included, a process has open; 0 when it is gone.
 pub(crate) fn open_files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

@@ -76,7 +76,11 @@ pub(super) async fn answer(mut under_way: UnderWay, refused: u16) -> Option<Box<
 }
 
 /// The exchange of a request: its server is chosen by name.
-pub(in crate::http) fn exchange(connection: &Rc<Connection>, head: Box<RequestHead>, body: RequestBody) -> Box<Exchange> {
+pub(in crate::http) fn exchange(
+    connection: &Rc<Connection>,
+    head: Box<RequestHead>,
+    body: RequestBody,
+) -> Box<Exchange> {
     let http = connection.http();
     let name = head.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
     let listener = connection.listener();

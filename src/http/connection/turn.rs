@@ -4,7 +4,10 @@ use super::{
     Connection, Stream,
     service::{Answer, Switch},
 };
-use crate::{http::heads::{Cut, ServerHandle}, observe::error_log::Level};
+use crate::{
+    http::heads::{Cut, ServerHandle},
+    observe::error_log::Level,
+};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,

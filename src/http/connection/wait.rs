@@ -7,7 +7,13 @@ use crate::{
     observe::error_log::Level,
     upstream::wire::proxy_protocol,
 };
-use std::{future::poll_fn, rc::Rc, sync::atomic::Ordering::Relaxed, task::{Poll, ready}, time::Duration};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    sync::atomic::Ordering::Relaxed,
+    task::{Poll, ready},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Why the connection waits.

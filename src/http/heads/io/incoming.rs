@@ -126,11 +126,7 @@ impl Body {
     }
 
     /// Takes what there is of the body from the front of what was read. What does not belong to it stays.
-    fn take<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        wire: &mut Wire<S>,
-        side: &ServerSide,
-    ) -> Result<Bytes, Cut> {
+    fn take<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, side: &ServerSide) -> Result<Bytes, Cut> {
         let there = wire.rest.len();
         match self {
             Self::None => Ok(Bytes::new()),

@@ -167,7 +167,12 @@ mod tests {
     }
 
     /// What goes out, written `width` bytes at a time, and whether it was cut.
-    fn sent(framing: Framing, pieces: Vec<Result<&'static [u8], ()>>, trailers: &'static [u8], width: usize) -> (String, bool) {
+    fn sent(
+        framing: Framing,
+        pieces: Vec<Result<&'static [u8], ()>>,
+        trailers: &'static [u8],
+        width: usize,
+    ) -> (String, bool) {
         let mut sending = Sending::new(Bytes::from_static(b"HEAD\n"), Given(pieces.into_iter(), trailers), framing);
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         let mut out = Vec::new();

@@ -156,7 +156,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
                 None => {
                     let mut fresh = Parser::default();
                     match fresh.parse(bytes, servers) {
-                        Progress::Complete(n) => (n, Some(Ok(Box::new(fresh.finish(Bytes::copy_from_slice(&bytes[..n])))))),
+                        Progress::Complete(n) => {
+                            (n, Some(Ok(Box::new(fresh.finish(Bytes::copy_from_slice(&bytes[..n]))))))
+                        }
                         Progress::Refused(refusal) => (0, Some(Err(Stop::Refused(refusal)))),
                         Progress::Partial if fresh.is_blank() => (bytes.len(), None),
                         Progress::Partial => {

@@ -102,7 +102,9 @@ pub fn stdin_end() -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{records::record, *};
+    use crate::upstream::wire::answer::{Dialect, HeadReader, Step};
+    use bytes::BytesMut;
     use proptest::prelude::*;
 
     fn framed(keep: bool, params: &[(&[u8], &[u8])]) -> Result<Vec<u8>, TooLarge> {
@@ -138,6 +140,49 @@ mod tests {
         let fault = frame(false, params.into_iter(), &mut out).unwrap_err();
         assert_eq!(fault.to_string(), "fastcgi request record is too big: 65542");
         assert_eq!(out, b"before");
+    }
+
+    /// The body, how it ended and what is to be logged, of output records behind a head that says five bytes.
+    fn read(records: &[Vec<u8>]) -> (String, String, Vec<String>) {
+        let mut reader = HeadReader::new(&Dialect::FastCgi(Reading::default()));
+        let mut rest = BytesMut::from(&record(STDOUT, b"Content-Length: 5\r\n\r\n", 0)[..]);
+        reader.parse(&mut rest, 64).unwrap();
+        let head = reader.finish(rest.split().freeze());
+        let mut body = reader.body(&head, false);
+        rest.extend_from_slice(&records.concat());
+        let mut out = Vec::new();
+        let end = loop {
+            match body.next(&mut rest) {
+                Ok(Step::Piece(piece)) => out.extend_from_slice(&piece),
+                Ok(Step::More) => break "more".to_owned(),
+                Ok(Step::End) => break if body.is_clean() { "clean".to_owned() } else { "end".to_owned() },
+                Err(failure) => break failure.to_string(),
+            }
+        };
+        (String::from_utf8(out).unwrap(), end, body.notes().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_body_ends_with_what_comes_first() {
+        let out = |text: &str| record(STDOUT, text.as_bytes(), 1);
+        let said = |text: &str| record(STDERR, text.as_bytes(), 0);
+        let (close, end, odd) = (record(STDOUT, b"", 0), record(END_REQUEST, &[0; 8], 3), vec![9]);
+        let too_much = "upstream sent more data than specified in \"Content-Length\" header";
+        let cases: [(&[Vec<u8>], &str, &str, &[&str]); 9] = [
+            (&[out("hello"), close.clone(), end.clone()], "hello", "clean", &[]),
+            (&[out("hel"), said("a."), out("lo"), end.clone()], "hello", "clean", &["FastCGI sent in stderr: \"a\""]),
+            (&[out("hello"), end.clone(), odd.clone()], "hello", "end", &[]),
+            (&[out("hello")], "hello", "more", &[]),
+            (&[out("hello you"), said("unheard"), end.clone()], "hello", "end", &[too_much]),
+            (&[out("hel"), close.clone(), odd.clone()], "hel", "upstream prematurely closed FastCGI stdout", &[]),
+            (&[out("hel"), close, out("lo"), end.clone()], "hel", "upstream prematurely closed FastCGI stdout", &[]),
+            (&[out("hel"), end], "hel", "upstream prematurely closed FastCGI request", &[]),
+            (&[out("hel"), odd], "hel", "upstream sent unsupported FastCGI protocol version: 9", &[]),
+        ];
+        for (records, body, end, notes) in cases {
+            let expected = (body.to_owned(), end.to_owned(), notes.iter().map(ToString::to_string).collect());
+            assert_eq!(read(records), expected, "{records:?}");
+        }
     }
 
     proptest! {
