@@ -102,7 +102,8 @@ pub async fn answer(exchange: Exchange) -> Option<Answered> {
 /// Answers a subrequest that has begun, up to its body.
 async fn begun(mut exchange: Exchange) -> Option<Answered> {
     // A future of a type of its own would hold itself.
-    let answer: Pin<Box<dyn Future<Output = Option<Box<Response>>> + '_>> = Box::pin(pipeline::subrequest(&mut exchange));
+    let answer: Pin<Box<dyn Future<Output = Option<Box<Response>>> + '_>> =
+        Box::pin(pipeline::subrequest(&mut exchange));
     let response = answer.await?;
     Some(answered(exchange, *response))
 }

@@ -187,7 +187,8 @@ fn an_idle_connection_is_small_and_a_request_is_bounded() {
             Connection::new(Rc::clone(&worker), http, listener, 1, local.clone(), remote.clone())
         };
         let held = Rc::new(connection());
-        let mut exchange = connection::exchange(&held, Box::new(head("GET / HTTP/1.0\r\n\r\n")), RequestBody::default());
+        let mut exchange =
+            connection::exchange(&held, Box::new(head("GET / HTTP/1.0\r\n\r\n")), RequestBody::default());
         assert!(size_of_val(&super::pipeline::answer(&mut exchange)) <= 4096);
         assert!(size_of::<Connection>() <= 256);
         let (stream, _other) = tokio::io::duplex(64);

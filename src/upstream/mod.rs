@@ -23,8 +23,8 @@ pub mod queue;
 pub mod resolve;
 pub mod selection;
 mod shape;
-pub mod sticky;
 pub mod spool;
+pub mod sticky;
 pub mod store;
 pub mod wire;
 
