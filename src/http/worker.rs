@@ -51,12 +51,33 @@ pub struct Worker {
 /// What `stub_status` counts, for one thread.
 #[derive(Debug, Default)]
 pub struct Counts {
-    pub accepted: AtomicU64,
-    pub requests: AtomicU64,
-    pub active: AtomicU64,
-    pub reading: AtomicU64,
-    pub writing: AtomicU64,
-    pub waiting: AtomicU64,
+    pub accepted: Count,
+    pub requests: Count,
+    pub active: Count,
+    pub reading: Count,
+    pub writing: Count,
+    pub waiting: Count,
+}
+
+/// A number that one thread changes and all may read: no bus need be locked for it.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn up(&self) {
+        self.0.store(self.get().wrapping_add(1), Relaxed);
+    }
+
+    /// One less.
+    pub fn down(&self) {
+        self.0.store(self.get().wrapping_sub(1), Relaxed);
+    }
+
+    /// What it is.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
 }
 
 /// The sums over all threads.
@@ -76,12 +97,12 @@ static ALL_COUNTS: Mutex<Vec<Arc<Counts>>> = Mutex::new(Vec::new());
 pub fn totals() -> Totals {
     let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     all.iter().fold(Totals::default(), |sum, counts| Totals {
-        accepted: sum.accepted + counts.accepted.load(Relaxed),
-        requests: sum.requests + counts.requests.load(Relaxed),
-        active: sum.active + counts.active.load(Relaxed),
-        reading: sum.reading + counts.reading.load(Relaxed),
-        writing: sum.writing + counts.writing.load(Relaxed),
-        waiting: sum.waiting + counts.waiting.load(Relaxed),
+        accepted: sum.accepted + counts.accepted.get(),
+        requests: sum.requests + counts.requests.get(),
+        active: sum.active + counts.active.get(),
+        reading: sum.reading + counts.reading.get(),
+        writing: sum.writing + counts.writing.get(),
+        waiting: sum.waiting + counts.waiting.get(),
     })
 }
 
@@ -270,7 +291,7 @@ impl Worker {
         }
         let http = Arc::clone(latest);
         let Some(listener) = http.listener(listener) else { return };
-        self.counts.accepted.fetch_add(1, Relaxed);
+        self.counts.accepted.up();
         if self.connections.get() >= http.connections_limit {
             let text = format!("{} worker_connections are not enough", http.connections_limit);
             http.log(crate::observe::error_log::Level::Alert, &text);
@@ -311,7 +332,7 @@ impl Worker {
     /// Counts a connection for as long as it is open.
     pub fn opened(&self) {
         self.connections.set(self.connections.get() + 1);
-        self.counts.active.fetch_add(1, Relaxed);
+        self.counts.active.up();
     }
 
     /// Forgets a connection that was counted.
@@ -320,7 +341,7 @@ impl Worker {
         let waker = self.idlers.borrow_mut().remove(&serial);
         drop(waker);
         self.connections.set(self.connections.get() - 1);
-        self.counts.active.fetch_sub(1, Relaxed);
+        self.counts.active.down();
         if self.connections.get() == 0 {
             self.emptied.notify_waiters();
         }

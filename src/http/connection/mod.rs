@@ -27,7 +27,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::Context,
     time::Instant,
 };
@@ -355,7 +355,7 @@ async fn run<S: Stream>(handle: ServerHandle<S>, open: Open) {
             }
         };
         let outcome = turn::drive(&handle, connection, work).await;
-        connection.worker.counts.writing.fetch_sub(1, Relaxed);
+        connection.worker.counts.writing.down();
         if let Some(action) = connection.post_action() {
             action.await;
         }
@@ -374,7 +374,7 @@ async fn run<S: Stream>(handle: ServerHandle<S>, open: Open) {
                 connection.settle();
                 if connection.reset.get() {
                     handle.with_stream(Stream::reset_when_closed);
-                } else if linger {
+                } else if linger && close::lingers(&handle, connection) {
                     Box::pin(close::linger(&handle, connection)).await;
                 }
                 return;
@@ -394,8 +394,8 @@ fn begin<S: Stream>(
         Asked::Refused(_) => handle.begin_refused(),
     }
     connection.requests.set(connection.requests.get() + 1);
-    connection.worker.counts.requests.fetch_add(1, Relaxed);
-    connection.worker.counts.writing.fetch_add(1, Relaxed);
+    connection.worker.counts.requests.up();
+    connection.worker.counts.writing.up();
     connection.abortable.set(false);
     let (under_way, refused) = service::arrive(connection, asked, || handle.incoming());
     Box::pin(service::answer(under_way, refused))

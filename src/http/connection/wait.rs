@@ -10,7 +10,6 @@ use crate::{
 use std::{
     future::poll_fn,
     rc::Rc,
-    sync::atomic::Ordering::Relaxed,
     task::{Poll, ready},
     time::Duration,
 };
@@ -102,9 +101,9 @@ pub(super) async fn next<S: Stream>(
             Idle::First => Keep::new(header_timeout(connection), Duration::ZERO),
             Idle::Between(keep) => keep,
         };
-        connection.worker.counts.waiting.fetch_add(1, Relaxed);
+        connection.worker.counts.waiting.up();
         let outcome = between(handle, connection, keep, timers).await;
-        connection.worker.counts.waiting.fetch_sub(1, Relaxed);
+        connection.worker.counts.waiting.down();
         outcome.map_err(|end| match (idle, end) {
             (Idle::First, End::Idle) if !connection.is_leaving() => End::Slow,
             (_, end) => end,
@@ -113,7 +112,7 @@ pub(super) async fn next<S: Stream>(
             return head.map_err(End::Stop);
         }
     }
-    connection.worker.counts.reading.fetch_add(1, Relaxed);
+    connection.worker.counts.reading.up();
     let end = match idle {
         // Until the first head is complete the timeout runs once.
         Idle::First => Instant::from_std(connection.started),
@@ -130,7 +129,7 @@ pub(super) async fn next<S: Stream>(
         }))
     })
     .await;
-    connection.worker.counts.reading.fetch_sub(1, Relaxed);
+    connection.worker.counts.reading.down();
     head
 }
 
