@@ -90,7 +90,10 @@ async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         exchange.asking = None;
         let mut attempt = Attempt { began, sent: false, reused: false };
         let outcome = ask::ask(&mut attempt, exchange, &job, &peer).await;
-        clock.update();
+        if outcome.is_err() {
+            // A head was timed when it came.
+            clock.update();
+        }
         let (case, status, action) = match outcome {
             Ok(answer) => {
                 let status = answer.head.status;
