@@ -218,12 +218,7 @@ impl<'i> Scope<'i> {
         self.faults.borrow_mut().push(fault);
     }
 
-    /// How many faults there are so far.
-    pub fn fault_count(&self) -> usize {
-        self.faults.borrow().len()
-    }
-
-    /// How many of them leave the configuration of no use.
+    /// How many of the faults so far leave the configuration of no use.
     pub fn emerg_count(&self) -> usize {
         self.faults.borrow().iter().filter(|fault| fault.severity == Severity::Emerg).count()
     }

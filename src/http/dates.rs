@@ -69,19 +69,6 @@ pub fn index_time(unix: i64, offset: i32) -> String {
     format!("{:02}-{}-{} {:02}:{:02}", at.day(), month(&at), at.year(), at.hour(), at.minute())
 }
 
-/// The stamp of a line in the error log: `2026/11/21 10:00:00`. `offset` is in seconds east of Greenwich.
-pub fn error_log_time(unix: i64, offset: i32) -> String {
-    let at = fields(unix, offset);
-    let (year, month, day) = (at.year(), at.month(), at.day());
-    format!("{year:4}/{month:02}/{day:02} {:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
-}
-
-/// The stamp of a syslog message: `Nov  1 10:00:00`. `offset` is in seconds east of Greenwich.
-pub fn syslog_time(unix: i64, offset: i32) -> String {
-    let at = fields(unix, offset);
-    format!("{} {:2} {:02}:{:02}:{:02}", month(&at), at.day(), at.hour(), at.minute(), at.second())
-}
-
 /// Sign, hours and minutes of an offset. Like nginx it forgets seconds, so `-00:00:30` is `+00:00`.
 fn zone(offset: i32) -> (char, i32, i32) {
     let minutes = offset / 60;
@@ -331,19 +318,16 @@ mod tests {
 
     #[test]
     fn moments_are_written_as_logs_want_them() {
-        for (offset, local, iso, error) in [
-            (0, "06/Nov/1994:08:49:37 +0000", "1994-11-06T08:49:37+00:00", "1994/11/06 08:49:37"),
-            (7200, "06/Nov/1994:10:49:37 +0200", "1994-11-06T10:49:37+02:00", "1994/11/06 10:49:37"),
-            (-34_200, "05/Nov/1994:23:19:37 -0930", "1994-11-05T23:19:37-09:30", "1994/11/05 23:19:37"),
-            (20_700, "06/Nov/1994:14:34:37 +0545", "1994-11-06T14:34:37+05:45", "1994/11/06 14:34:37"),
-            (-30, "06/Nov/1994:08:49:07 +0000", "1994-11-06T08:49:07+00:00", "1994/11/06 08:49:07"),
+        for (offset, local, iso) in [
+            (0, "06/Nov/1994:08:49:37 +0000", "1994-11-06T08:49:37+00:00"),
+            (7200, "06/Nov/1994:10:49:37 +0200", "1994-11-06T10:49:37+02:00"),
+            (-34_200, "05/Nov/1994:23:19:37 -0930", "1994-11-05T23:19:37-09:30"),
+            (20_700, "06/Nov/1994:14:34:37 +0545", "1994-11-06T14:34:37+05:45"),
+            (-30, "06/Nov/1994:08:49:07 +0000", "1994-11-06T08:49:07+00:00"),
         ] {
             assert_eq!(log_time(MOMENT, offset), local);
             assert_eq!(iso8601(MOMENT, offset), iso);
-            assert_eq!(error_log_time(MOMENT, offset), error);
         }
-        assert_eq!(syslog_time(MOMENT, 0), "Nov  6 08:49:37");
-        assert_eq!(syslog_time(MOMENT, 864_000), "Nov 16 08:49:37");
     }
 
     #[test]

@@ -494,10 +494,14 @@ impl Exchange {
         }
     }
 
+    /// Whether it makes no difference that a peer sees the request twice, by its method.
+    pub fn is_idempotent(&self) -> bool {
+        !matches!(self.method, Method::Post | Method::Lock | Method::Patch)
+    }
+
     /// Whether the request may be sent a second time though a peer may have seen it.
     pub fn may_repeat(&self, sent: bool) -> bool {
-        let idempotent = !matches!(self.method, Method::Post | Method::Lock | Method::Patch);
-        (idempotent || !sent) && !self.body.is_streaming()
+        (self.is_idempotent() || !sent) && !self.body.is_streaming()
     }
 
     /// Keeps what a connection to an upstream has counted for the last attempt.

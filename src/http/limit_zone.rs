@@ -108,6 +108,12 @@ pub fn check_zones(scope: &Scope<'_>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitLevel(pub Level);
 
+impl Default for LimitLevel {
+    fn default() -> Self {
+        Self(Level::Err)
+    }
+}
+
 impl LimitLevel {
     /// One step weaker: delays are logged so.
     pub fn weaker(self) -> Level {
@@ -129,6 +135,12 @@ impl FromArgs for LimitLevel {
 /// The status of a refusal: 400 to 599.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitStatus(pub u16);
+
+impl Default for LimitStatus {
+    fn default() -> Self {
+        Self(503)
+    }
+}
 
 impl FromArgs for LimitStatus {
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {

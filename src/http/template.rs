@@ -117,24 +117,6 @@ impl Template {
         }
     }
 
-    /// Appends the text for one request, with the groups of an expression that only the caller knows.
-    pub fn append_with_captures<'c>(
-        &self,
-        exchange: &Exchange,
-        out: &mut Vec<u8>,
-        capture: &dyn Fn(usize) -> &'c [u8],
-    ) {
-        for part in &self.parts {
-            match part {
-                Part::Literal(text) => out.extend_from_slice(text),
-                Part::Variable(handle) => {
-                    exchange.variable(*handle, out);
-                }
-                Part::Capture(group) => out.extend_from_slice(capture(*group)),
-            }
-        }
-    }
-
     /// Appends the text for one request.
     pub fn append(&self, exchange: &Exchange, out: &mut Vec<u8>) {
         for part in &self.parts {

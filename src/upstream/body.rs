@@ -47,8 +47,6 @@ struct Pipe {
     until: Option<time::Instant>,
     /// The end of it was waited for.
     waited: bool,
-    /// Bytes of the body so far.
-    length: u64,
     /// What was sent and received for it, once it has ended: afterwards others may use the connection.
     traffic: Option<(u64, u64)>,
     /// What has come of it is no part of any answer.
@@ -129,7 +127,6 @@ impl UpstreamBody {
             gap,
             until: None,
             waited: false,
-            length: 0,
             traffic: None,
             forgone: false,
             began: None,
@@ -433,7 +430,7 @@ impl Pipe {
             Poll::Ready(next) => {
                 self.until = None;
                 match &next {
-                    Some(Ok(piece)) => self.length += piece.len() as u64,
+                    Some(Ok(_)) => {}
                     Some(Err(failure)) => {
                         self.failed = Some(failure.to_string());
                         self.release();
@@ -478,7 +475,7 @@ impl Pipe {
 
     /// Its length so far as nginx counts it.
     fn counted(&self) -> u64 {
-        if self.forgone { 0 } else { self.rest.length(self.length, self.traffic().1) }
+        if self.forgone { 0 } else { self.rest.length(self.traffic().1) }
     }
 
     /// Bytes sent and received so far.

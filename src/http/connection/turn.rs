@@ -27,6 +27,13 @@ pub(super) enum Outcome {
     End { linger: bool },
 }
 
+impl Outcome {
+    /// It ends, and the client is to have its answer if it is still there.
+    fn end(connection: &Connection) -> Self {
+        Self::End { linger: !connection.side.closed() }
+    }
+}
+
 /// Lets `work` make an answer, and sends it.
 pub(super) async fn drive<S: Stream>(
     handle: &ServerHandle<S>,
@@ -36,7 +43,7 @@ pub(super) async fn drive<S: Stream>(
     let mut stall = Silence::default();
     let made = poll_fn(|cx| {
         if let Poll::Ready(answer) = work.as_mut().poll(cx) {
-            return Poll::Ready(answer.ok_or_else(|| Outcome::End { linger: !connection.side.closed() }));
+            return Poll::Ready(answer.ok_or_else(|| Outcome::end(connection)));
         }
         // That it cannot be written shows when the answer is.
         let _: Poll<std::io::Result<()>> = handle.poll_interim(cx);
@@ -53,7 +60,7 @@ pub(super) async fn drive<S: Stream>(
     poll_fn(|cx| {
         let sent = handle.poll_send(cx, &mut answer.sending);
         if matches!(sent, Poll::Ready(Err(_))) || answer.sending.is_cut() && sent.is_ready() {
-            return Poll::Ready(Outcome::End { linger: !connection.side.closed() });
+            return Poll::Ready(Outcome::end(connection));
         }
         if sent.is_pending() {
             connection.read_ahead(cx);
@@ -69,7 +76,7 @@ pub(super) async fn drive<S: Stream>(
             // Of a request that was not read to its end nobody knows where that is.
             if rest.is_ready() {
                 return Poll::Ready(match connection.broken.get() || !handle.is_read() {
-                    true => Outcome::End { linger: !connection.side.closed() },
+                    true => Outcome::end(connection),
                     false => Outcome::Next,
                 });
             }

@@ -15,10 +15,10 @@ pub enum Scan {
     Invalid,
 }
 
-/// What is left of bytes when something is taken out.
+/// What is left of bytes when everything but payload is taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filtered {
-    /// The bytes that stayed are the first `kept` ones.
+pub struct Unwrapped {
+    /// The payload is the first `kept` ones.
     pub kept: usize,
     /// How the walk ended.
     pub scan: Scan,
@@ -52,53 +52,9 @@ enum State {
 }
 
 impl Scanner {
-    /// Walks over the next bytes of the body.
-    pub fn scan(&mut self, bytes: &[u8]) -> Scan {
-        let mut at = 0;
-        while at < bytes.len() {
-            if self.state == State::Data {
-                at += self.take(bytes.len() - at);
-                continue;
-            }
-            let byte = bytes[at];
-            at += 1;
-            match self.step(byte) {
-                Step::Keep | Step::Drop => {}
-                Step::Done => return Scan::Done(at),
-                Step::Invalid => return Scan::Invalid,
-            }
-        }
-        Scan::More
-    }
-
-    /// Walks over the next bytes and takes out, in place, what nginx does not look at: extensions of chunks and trailer
-    /// fields. What stays is a chunked body on which no two readers can disagree.
-    pub fn filter(&mut self, bytes: &mut [u8]) -> Filtered {
-        self.keep(bytes, true, None)
-    }
-
     /// Walks over the next bytes and takes out, in place, everything but payload. The lines of trailer fields are added to
     /// `trailers`, if they are wanted.
-    pub fn unwrap(&mut self, bytes: &mut [u8], trailers: Option<&mut Vec<u8>>) -> Filtered {
-        self.keep(bytes, false, trailers)
-    }
-
-    /// Walks over what stands in front of the next payload, and says how much that is. It stops in front of what ends
-    /// the body, and of what is invalid: [`Scanner::unwrap`] tells.
-    pub fn lead(&mut self, bytes: &[u8]) -> usize {
-        let mut at = 0;
-        while at < bytes.len() && self.state != State::Data {
-            let before = self.clone();
-            if matches!(self.step(bytes[at]), Step::Done | Step::Invalid) {
-                *self = before;
-                break;
-            }
-            at += 1;
-        }
-        at
-    }
-
-    fn keep(&mut self, bytes: &mut [u8], framing: bool, mut trailers: Option<&mut Vec<u8>>) -> Filtered {
+    pub fn unwrap(&mut self, bytes: &mut [u8], mut trailers: Option<&mut Vec<u8>>) -> Unwrapped {
         let (mut at, mut kept) = (0, 0);
         let mut scan = Scan::More;
         while at < bytes.len() {
@@ -124,19 +80,28 @@ impl Scanner {
                     scan = Scan::Invalid;
                     break;
                 }
-                step => {
-                    if framing {
-                        bytes[kept] = byte;
-                        kept += 1;
-                    }
-                    if step == Step::Done {
-                        scan = Scan::Done(at);
-                        break;
-                    }
+                Step::Frame => {}
+                Step::Done => {
+                    scan = Scan::Done(at);
+                    break;
                 }
             }
         }
-        Filtered { kept, scan }
+        Unwrapped { kept, scan }
+    }
+
+    /// Walks over what stands in front of the next payload, and says how much that is. It stops in front of what ends
+    /// the body, and of what is invalid: [`Scanner::unwrap`] tells.
+    pub fn lead(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Data {
+            // Neither of the two takes a step.
+            if matches!(self.step(bytes[at]), Step::Done | Step::Invalid) {
+                break;
+            }
+            at += 1;
+        }
+        at
     }
 
     /// Bytes of payload seen so far.
@@ -162,31 +127,31 @@ impl Scanner {
             (S::Start, _) => match digit(byte) {
                 Some(digit) => {
                     self.size = digit;
-                    (S::Size, Step::Keep)
+                    (S::Size, Step::Frame)
                 }
                 None => return Step::Invalid,
             },
             (S::Size, _) if self.size > MAX / 16 => return Step::Invalid,
-            (S::Size, b'\r') if self.size == 0 => (S::LastExtensionEnd, Step::Keep),
-            (S::Size, b'\r') => (S::ExtensionEnd, Step::Keep),
+            (S::Size, b'\r') if self.size == 0 => (S::LastExtensionEnd, Step::Frame),
+            (S::Size, b'\r') => (S::ExtensionEnd, Step::Frame),
             (S::Size, b';' | b' ' | b'\t') if self.size == 0 => (S::LastExtension, Step::Drop),
             (S::Size, b';' | b' ' | b'\t') => (S::Extension, Step::Drop),
             (S::Size, _) => match digit(byte) {
                 Some(digit) => {
                     self.size = self.size * 16 + digit;
-                    (S::Size, Step::Keep)
+                    (S::Size, Step::Frame)
                 }
                 None => return Step::Invalid,
             },
-            (S::Extension, b'\r') => (S::ExtensionEnd, Step::Keep),
-            (S::LastExtension, b'\r') => (S::LastExtensionEnd, Step::Keep),
+            (S::Extension, b'\r') => (S::ExtensionEnd, Step::Frame),
+            (S::LastExtension, b'\r') => (S::LastExtensionEnd, Step::Frame),
             (S::Extension | S::LastExtension, b'\n') => return Step::Invalid,
             (S::Extension | S::LastExtension, _) => (self.state, Step::Drop),
-            (S::ExtensionEnd, b'\n') => (S::Data, Step::Keep),
-            (S::DataEnd, b'\r') => (S::DataEndLf, Step::Keep),
-            (S::DataEndLf, b'\n') => (S::Start, Step::Keep),
-            (S::LastExtensionEnd, b'\n') => (S::Trailer, Step::Keep),
-            (S::Trailer, b'\r') => (S::End, Step::Keep),
+            (S::ExtensionEnd, b'\n') => (S::Data, Step::Frame),
+            (S::DataEnd, b'\r') => (S::DataEndLf, Step::Frame),
+            (S::DataEndLf, b'\n') => (S::Start, Step::Frame),
+            (S::LastExtensionEnd, b'\n') => (S::Trailer, Step::Frame),
+            (S::Trailer, b'\r') => (S::End, Step::Frame),
             (S::End, b'\n') => return Step::Done,
             (S::Trailer | S::TrailerField, b'\n') => return Step::Invalid,
             (S::TrailerField, b'\r') => (S::TrailerFieldEnd, Step::Drop),
@@ -201,7 +166,8 @@ impl Scanner {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Keep,
+    Frame,
+    /// Of an extension or of a trailer field.
     Drop,
     Done,
     Invalid,
@@ -220,7 +186,7 @@ mod tests {
         let mut scanner = Scanner::default();
         let mut before = 0;
         for piece in body.chunks(step) {
-            match scanner.scan(piece) {
+            match scanner.unwrap(&mut piece.to_vec(), None).scan {
                 Scan::More => before += piece.len(),
                 Scan::Done(n) => return (Scan::Done(before + n), scanner.payload()),
                 Scan::Invalid => return (Scan::Invalid, scanner.payload()),
@@ -277,20 +243,20 @@ mod tests {
     }
 
     #[test]
-    fn extensions_and_trailers_are_filtered_out_in_place() {
+    fn only_payload_is_left_in_place() {
         let body = b"5;ext=1\r\nhello\r\n6 \r\n world\r\n0;last\r\nTrailer: x\r\n\r\nNEXT";
         for step in 1..=body.len() {
             let (mut scanner, mut out, mut end) = (Scanner::default(), Vec::new(), None);
             for (i, piece) in body.chunks(step).enumerate() {
                 let mut piece = piece.to_vec();
-                let filtered = scanner.filter(&mut piece);
+                let filtered = scanner.unwrap(&mut piece, None);
                 out.extend_from_slice(&piece[..filtered.kept]);
                 if let Scan::Done(n) = filtered.scan {
                     end = Some(i * step + n);
                     break;
                 }
             }
-            assert_eq!(out, b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n");
+            assert_eq!(out, b"hello world");
             assert_eq!(end, Some(body.len() - 4));
             assert_eq!(scanner.payload(), 11);
         }

@@ -1,7 +1,7 @@
 //! `brotli`: compresses answers with Brotli (RFC 7932) for clients that take it, under the names of ngx_brotli's directives.
 //! nginx has no such module; without these directives nothing of it is there.
 
-use super::{Room, gzip};
+use super::Room;
 use crate::{
     config::{
         Args, Directive, FromArgs, LEVELS, LEVELS_IF, Module,
@@ -73,25 +73,16 @@ pub struct State {
 /// Answers with a file that was packed beforehand.
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let enabled = exchange.location.settings.brotli.beforehand;
-    beforehand::content(exchange, enabled, ".br", "br", |exchange| accepted(exchange))
+    beforehand::content(exchange, enabled, ".br", "br", |exchange| packing::takes(exchange, "br"))
 }
 
 /// Packs an answer if it is worth it and the client takes it.
 pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let conf = Arc::clone(&exchange.location.settings.brotli);
     let rule = Rule { enabled: conf.enabled, types: &conf.types, min_length: conf.min_length.0 };
-    if !rule.fits(response) {
-        return;
-    }
-    response.vary_accept_encoding = true;
-    if accepted(exchange) {
-        let codec = |length| Ok(Codec::brotli(conf.level.0, conf.window.0, length));
-        exchange.state.brotli.lengths = packing::pack(exchange, response, "br", codec).ok().flatten();
-    }
-}
-
-fn accepted(exchange: &Exchange) -> bool {
-    exchange.depth == 0 && exchange.field("accept-encoding").is_some_and(|value| gzip::takes(value, b"br"))
+    let codec = |length| Ok(Codec::brotli(conf.level.0, conf.window.0, length));
+    let accepted = |exchange: &mut Exchange, _: &Response| packing::takes(exchange, "br");
+    exchange.state.brotli.lengths = packing::offer(exchange, response, rule, "br", accepted, codec).ok().flatten();
 }
 
 /// `brotli_window`: the power of two that the window's size is.

@@ -3,7 +3,7 @@
 use super::Room;
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, HTTP, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
+        Args, Contexts, Declarations, Directive, FromArgs, IF_IN_LOCATION, LEVELS, LOCATION, List,
         Module, Scope,
     },
     http::{exchange::Exchange, modules::core::put, phase::Phase, regex::Regex, variables::Variable},
@@ -13,7 +13,7 @@ use crate::{
         pass::{
             Passing, Request, Sends,
             cgi::{self, Param, Pass, Protocol},
-            settings,
+            is_part, settings,
         },
         wire::{Frames, answer::Dialect, fastcgi},
     },
@@ -48,12 +48,11 @@ impl Module for Conf {
     }
 
     fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
-        // nginx settles what a server or a location has, not what http says for them.
-        if level == HTTP { Ok(()) } else { self.passing.settle("fastcgi", scope) }
+        self.passing.settle("fastcgi", scope, level)
     }
 
     fn enter(this: &mut Arc<Self>, level: Contexts) {
-        if this.pass.is_some() && !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
+        if this.pass.is_some() && !is_part(level) {
             Arc::make_mut(this).pass = None;
         }
     }
@@ -126,7 +125,7 @@ fn request(exchange: &Exchange, conf: &Conf) -> Result<Request, String> {
     let reading = fastcgi::Reading { keep: conf.keep_conn, catch: conf.catch_stderr.0.clone() };
     Ok(Request {
         head: head.into(),
-        body: if conf.passing.pass_request_body { Sends::Client } else { Sends::Nothing },
+        body: Sends::by(&conf.passing),
         frames: Frames::FastCgi,
         dialect: Dialect::FastCgi(reading),
         head_only: false,

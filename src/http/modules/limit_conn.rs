@@ -9,7 +9,6 @@ use crate::{
         phase::{Phase, status},
         variables::Variable,
     },
-    observe::error_log::Level,
     syntax::Fault,
 };
 use std::{
@@ -18,25 +17,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Conf {
     zones: List<Arc<Zone>>,
     limits: Limits,
     log_level: LimitLevel,
     status: LimitStatus,
     dry_run: bool,
-}
-
-impl Default for Conf {
-    fn default() -> Self {
-        Self {
-            zones: List::default(),
-            limits: Limits::default(),
-            log_level: LimitLevel(Level::Err),
-            status: LimitStatus(503),
-            dry_run: false,
-        }
-    }
 }
 
 impl Module for Conf {

@@ -3,8 +3,8 @@
 use super::{Room, static_files};
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, Kind, LEVELS, LIMIT_EXCEPT,
-        LOCATION, Module, Scope, values::choose_mask,
+        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, Kind, LEVELS,
+        LOCATION, Module, Scope,
     },
     http::{
         exchange::Exchange,
@@ -90,7 +90,7 @@ impl Module for Conf {
     }
 
     fn enter(this: &mut Arc<Self>, level: Contexts) {
-        if this.pass.is_some() && !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
+        if this.pass.is_some() && !pass::is_part(level) {
             Arc::make_mut(this).pass = None;
         }
     }
@@ -165,7 +165,7 @@ impl FromArgs for Next {
     const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let mask = choose_mask(
+        settings::chosen(
             args,
             &[
                 ("error", cases::ERROR),
@@ -174,8 +174,8 @@ impl FromArgs for Next {
                 ("not_found", cases::HTTP_404),
                 ("off", cases::OFF),
             ],
-        )?;
-        Ok(Self(if mask & cases::OFF != 0 { 0 } else { mask }))
+        )
+        .map(Self)
     }
 }
 

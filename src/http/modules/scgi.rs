@@ -3,7 +3,7 @@
 use super::Room;
 use crate::{
     config::{
-        Contexts, Declarations, Directive, HTTP, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List, Module, Scope,
+        Contexts, Declarations, Directive, IF_IN_LOCATION, LEVELS, LOCATION, List, Module, Scope,
     },
     http::{exchange::Exchange, phase::Phase},
     syntax::Fault,
@@ -11,7 +11,7 @@ use crate::{
         pass::{
             Passing, Request, Sends,
             cgi::{self, Param, Pass, Protocol},
-            settings,
+            is_part, settings,
         },
         wire::{Frames, answer::Dialect, scgi},
     },
@@ -36,12 +36,11 @@ impl Module for Conf {
     }
 
     fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
-        // nginx settles what a server or a location has, not what http says for them.
-        if level == HTTP { Ok(()) } else { self.passing.settle("scgi", scope) }
+        self.passing.settle("scgi", scope, level)
     }
 
     fn enter(this: &mut Arc<Self>, level: Contexts) {
-        if this.pass.is_some() && !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
+        if this.pass.is_some() && !is_part(level) {
             Arc::make_mut(this).pass = None;
         }
     }
@@ -67,7 +66,7 @@ fn request(exchange: &Exchange, conf: &Conf) -> Request {
     scgi::frame(exchange.body_length().unwrap_or(0), cgi::slices(&pairs), &mut packet);
     Request {
         head: packet.into(),
-        body: if conf.passing.pass_request_body { Sends::Client } else { Sends::Nothing },
+        body: Sends::by(&conf.passing),
         frames: Frames::Plain,
         dialect: Dialect::Cgi,
         head_only: false,

@@ -1,7 +1,7 @@
 //! `zstd`: compresses answers with Zstandard (RFC 8878) for clients that take it, under the names of zstd-nginx-module's
 //! directives. nginx has no such module; without these directives nothing of it is there.
 
-use super::{Room, gzip};
+use super::Room;
 use crate::{
     config::{Directive, LEVELS, LEVELS_IF, Module, values::Size},
     http::{
@@ -67,29 +67,19 @@ pub struct State {
 /// Answers with a file that was packed beforehand.
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let enabled = exchange.location.settings.zstd.beforehand;
-    beforehand::content(exchange, enabled, ".zst", "zstd", |exchange| accepted(exchange))
+    beforehand::content(exchange, enabled, ".zst", "zstd", |exchange| packing::takes(exchange, "zstd"))
 }
 
 /// Packs an answer if it is worth it and the client takes it.
 pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let conf = Arc::clone(&exchange.location.settings.zstd);
     let rule = Rule { enabled: conf.enabled, types: &conf.types, min_length: conf.min_length.0 };
-    if !rule.fits(response) {
-        return;
+    let codec = |_| Codec::zstd(i32::try_from(conf.level.0).unwrap_or(1));
+    let accepted = |exchange: &mut Exchange, _: &Response| packing::takes(exchange, "zstd");
+    match packing::offer(exchange, response, rule, "zstd", accepted, codec) {
+        Ok(lengths) => exchange.state.zstd.lengths = lengths,
+        Err(error) => exchange.log(Level::Alert, &format!("zstd failed ({error})")),
     }
-    response.vary_accept_encoding = true;
-    if accepted(exchange) {
-        let codec = |_| Codec::zstd(i32::try_from(conf.level.0).unwrap_or(1));
-        match packing::pack(exchange, response, "zstd", codec) {
-            Ok(lengths) => exchange.state.zstd.lengths = lengths,
-            // It goes out as it is.
-            Err(error) => exchange.log(Level::Alert, &format!("zstd failed ({error})")),
-        }
-    }
-}
-
-fn accepted(exchange: &Exchange) -> bool {
-    exchange.depth == 0 && exchange.field("accept-encoding").is_some_and(|value| gzip::takes(value, b"zstd"))
 }
 
 #[cfg(test)]

@@ -40,16 +40,31 @@ impl Rule<'_> {
     }
 }
 
-/// Packs an answer. What comes back tells the lengths of its body, once they are known.
+/// Whether the client takes a coding that is none of gzip's: whose rules of proxies and versions do not hold for it.
+pub fn takes(exchange: &Exchange, coding: &str) -> bool {
+    exchange.depth == 0 && exchange.field("accept-encoding").is_some_and(|value| gzip::takes(value, coding.as_bytes()))
+}
+
+/// Packs an answer if it is worth it and the client takes it. What comes back tells the lengths of its body, once they are
+/// known.
 ///
 /// # Errors
-/// The compressor's, before anything was done.
-pub fn pack(
-    exchange: &Exchange,
+/// The compressor's: then the answer goes out as it is.
+pub fn offer(
+    exchange: &mut Exchange,
     response: &mut Response,
+    rule: Rule<'_>,
     coding: &'static str,
+    accepted: impl FnOnce(&mut Exchange, &Response) -> bool,
     codec: impl FnOnce(Option<u64>) -> io::Result<Codec>,
 ) -> io::Result<Option<Rc<Lengths>>> {
+    if !rule.fits(response) {
+        return Ok(None);
+    }
+    response.vary_accept_encoding = true;
+    if !accepted(exchange, response) {
+        return Ok(None);
+    }
     let mut lengths = None;
     if exchange.method != Method::Head {
         let codec = codec(response.content_length)?;

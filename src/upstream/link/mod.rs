@@ -94,12 +94,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     fn poll_send(&mut self, cx: &mut Context<'_>, sending: &mut Sending) -> Poll<Result<(), Failure>> {
         loop {
             let filled = sending.poll_fill(cx)?;
-            if sending.is_empty() {
+            if sending.queue.is_empty() {
                 return filled.map(Ok);
             }
-            let written = sending.slices(|slices| self.wire.poll_write(cx, slices, &self.meter));
+            let written = sending.queue.slices(|slices| self.wire.poll_write(cx, slices, &self.meter));
             let n = ready!(written).map_err(|error| Failure::Io("writev()", errno(&error)))?;
-            sending.advance(n);
+            sending.queue.advance(n);
         }
     }
 

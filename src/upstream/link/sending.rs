@@ -4,18 +4,12 @@ use crate::{
     http::{
         arriving::Arriving,
         body::{Body, BodyError, RequestBodyError},
+        heads::Queue,
     },
     upstream::{Failure, wire::Frames},
 };
-use bytes::{Buf, Bytes};
-use smallvec::SmallVec;
-use std::{
-    io::IoSlice,
-    task::{Context, Poll, ready},
-};
-
-/// Pieces handed to one write at most. A piece of a body may be three with what frames it.
-const SLICES: usize = 8;
+use bytes::Bytes;
+use std::task::{Context, Poll, ready};
 
 /// Whose body it is: once more from what was kept, or as it comes from the client.
 pub enum Outbound {
@@ -44,7 +38,7 @@ impl Outbound {
 
 /// What is left to be sent of a request.
 pub struct Sending {
-    queue: SmallVec<[Bytes; SLICES]>,
+    pub(super) queue: Queue,
     /// `None` once all of it is in the queue.
     body: Option<Outbound>,
     frames: Frames,
@@ -55,12 +49,12 @@ pub struct Sending {
 impl Sending {
     /// A head and the body behind it.
     pub fn new(head: Bytes, body: Outbound, frames: Frames) -> Self {
-        Self { queue: SmallVec::from_iter([head]), body: Some(body), frames, refused: None }
+        Self { queue: Queue::new(head), body: Some(body), frames, refused: None }
     }
 
     /// Everything was sent.
     pub fn is_done(&self) -> bool {
-        self.body.is_none() && self.is_empty()
+        self.body.is_none() && self.queue.is_empty()
     }
 
     /// Something is left to be sent, and can be.
@@ -68,48 +62,20 @@ impl Sending {
         !self.is_done() && self.refused.is_none()
     }
 
-    /// Nothing waits to be written just now.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Queues what there is of the body, as far as one write goes. Pending when more is to come.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        while self.queue.len() + 3 <= SLICES
+        while self.queue.has_room()
             && let Some(body) = &mut self.body
         {
             match ready!(body.poll_next(cx)?) {
                 Some(piece) if piece.is_empty() => {}
-                Some(piece) => self.frames.wrap(piece, |part| self.queue.push(part)),
+                Some(piece) => self.frames.wrap(piece, &mut self.queue),
                 None => {
-                    self.frames.end(|part| self.queue.push(part));
+                    self.frames.end(&mut self.queue);
                     self.body = None;
                 }
             }
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Shows the queue to a write.
-    pub(super) fn slices<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        for (slice, part) in slices.iter_mut().zip(&self.queue) {
-            *slice = IoSlice::new(part);
-        }
-        write(&slices[..self.queue.len().min(SLICES)])
-    }
-
-    /// So much of the queue was written.
-    pub(super) fn advance(&mut self, mut n: usize) {
-        let mut whole = 0;
-        for part in &mut self.queue {
-            if n < part.len() {
-                part.advance(n);
-                break;
-            }
-            n -= part.len();
-            whole += 1;
-        }
-        self.queue.drain(..whole);
     }
 }

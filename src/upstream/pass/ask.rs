@@ -1,6 +1,6 @@
 //! One attempt: a kept connection or a new one, the request over it, and the head of the answer.
 
-use super::{Answer, Attempt, Job, answer, level};
+use super::{Answer, Attempt, Job, Passing, answer, level};
 use crate::{
     http::{
         body::{Body, RequestBody},
@@ -45,6 +45,11 @@ pub enum Sends {
 }
 
 impl Sends {
+    /// As `_pass_request_body` says.
+    pub fn by(passing: &Passing) -> Self {
+        if passing.pass_request_body { Self::Client } else { Self::Nothing }
+    }
+
     fn outbound(&self, body: &mut RequestBody) -> Outbound {
         match self {
             Self::Nothing => Outbound::Kept(Body::Empty),

@@ -22,10 +22,11 @@ use super::{
     wire::answer::Note,
 };
 use crate::{
+    config::{Contexts, IF_IN_LOCATION, LIMIT_EXCEPT},
     http::{
         body::{BodyLimits, RequestBodyError},
         body_file,
-        exchange::{Exchange, Method, Try},
+        exchange::{Exchange, Try},
         heads::ResponseHead,
         phase::{Break, Phase},
     },
@@ -33,6 +34,11 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{rc::Rc, sync::Arc, time::Instant};
+
+/// Whether a level is a part of its location, so that it has the `_pass` of it.
+pub fn is_part(level: Contexts) -> bool {
+    level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT))
+}
 
 /// What a room wants passed on.
 pub struct Job<'j> {
@@ -230,7 +236,7 @@ impl Attempt {
 
     /// Whether another peer may be asked in this case: `proxy_next_upstream` and its timeout, and what was sent.
     fn may_go_on(&self, exchange: &Exchange, passing: &Passing, case: u32, started: Instant) -> bool {
-        let non_idempotent = self.sent && matches!(exchange.method, Method::Post | Method::Lock | Method::Patch);
+        let non_idempotent = self.sent && !exchange.is_idempotent();
         let case = if non_idempotent { case | cases::NON_IDEMPOTENT } else { case };
         let limit = passing.next_upstream_timeout.0;
         let late = !limit.is_zero() && started.elapsed() >= limit;

@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{
     config::{
-        Args, Directive, FromArgs, LEVELS, List, Scope,
+        Args, Contexts, Directive, FromArgs, HTTP, LEVELS, List, Scope,
         values::{Access, Msec, Size, TempPath, choose_mask},
     },
     http::{
@@ -110,7 +110,11 @@ impl Passing {
     ///
     /// # Errors
     /// nginx's fault (`ngx_http_proxy_merge_loc_conf` and its kin).
-    pub fn settle(&mut self, prefix: &str, scope: &Scope<'_>) -> Result<(), Fault> {
+    pub fn settle(&mut self, prefix: &str, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
+        // nginx settles what a server or a location has, not what http says for them.
+        if level == HTTP {
+            return Ok(());
+        }
         let Buffers { count, size: each } = self.buffers;
         let size = self.buffer_size.0.max(each);
         let most = format!("the maximum of the value of \"{prefix}_buffer_size\" and one of the \"{prefix}_buffers\"");
@@ -219,7 +223,7 @@ impl FromArgs for NextUpstream {
     const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let mask = choose_mask(
+        chosen(
             args,
             &[
                 ("error", cases::ERROR),
@@ -236,9 +240,18 @@ impl FromArgs for NextUpstream {
                 ("updating", cases::UPDATING),
                 ("off", cases::OFF),
             ],
-        )?;
-        Ok(Self(if mask & cases::OFF != 0 { 0 } else { mask }))
+        )
+        .map(Self)
     }
+}
+
+/// The cases that are named; `off` is none of them.
+///
+/// # Errors
+/// `invalid value "X"`, with the cases as help.
+pub fn chosen(args: &Args<'_>, named: &[(&str, u32)]) -> Result<u32, Fault> {
+    let mask = choose_mask(args, named)?;
+    Ok(if mask & cases::OFF != 0 { 0 } else { mask })
 }
 
 /// `_ignore_headers`: fields of an answer that steer nothing.

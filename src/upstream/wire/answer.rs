@@ -110,7 +110,7 @@ impl HeadReader {
     pub fn body(&mut self, head: &ResponseHead, head_only: bool) -> AnswerBody {
         let plain = AnswerBody::behind(head, head_only);
         let left = if head.bodyless() { Some(0) } else { head.content_length };
-        let from = Some(head.length as u64);
+        let from = head.length as u64;
         match self {
             Self::Http(_) | Self::Cgi(_) => plain,
             Self::FastCgi(reader) => {
@@ -153,8 +153,8 @@ pub struct AnswerBody {
     room: usize,
     /// Once it is over: nothing of it is left on the connection.
     clean: bool,
-    /// Where it begins, if everything behind that counts as its length. Bytes.
-    from: Option<u64>,
+    /// Where it begins: everything behind that counts as its length. Bytes.
+    from: u64,
     notes: Vec<Note>,
     /// The fields behind it, where they are wanted.
     trailers: Option<Box<Trailers>>,
@@ -209,7 +209,7 @@ impl AnswerBody {
             (false, false) if head.content_length == Some(0) => (Coding::Over, None),
             (false, false) => (Coding::Plain, head.content_length),
         };
-        let from = Some(head.length as u64);
+        let from = head.length as u64;
         Self { coding, left, room: ROOM.0, clean: true, from, notes: Vec::new(), trailers: None }
     }
 
@@ -378,9 +378,9 @@ impl AnswerBody {
         matches!(self.coding, Coding::FastCgi(_) | Coding::Memcached(_)) && self.left == Some(0)
     }
 
-    /// Its length as nginx counts it, of so many bytes of body among so many of the answer: with what frames it.
-    pub fn length(&self, payload: u64, received: u64) -> u64 {
-        self.from.map_or(payload, |from| received.saturating_sub(from))
+    /// Its length as nginx counts it, of so many bytes of the answer: with what frames it.
+    pub fn length(&self, received: u64) -> u64 {
+        received.saturating_sub(self.from)
     }
 
     /// Leaves a body behind that is over.
@@ -393,7 +393,7 @@ impl AnswerBody {
                 left: None,
                 room: ROOM.0,
                 clean: false,
-                from: None,
+                from: 0,
                 notes: Vec::new(),
                 trailers: None,
             },

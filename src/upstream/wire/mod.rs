@@ -7,6 +7,7 @@ pub mod proxy_protocol;
 pub mod scgi;
 pub mod uwsgi;
 
+use crate::http::heads::Queue;
 use bytes::Bytes;
 
 /// How the body of a request is framed on its way to an upstream: a closed set.
@@ -14,32 +15,28 @@ use bytes::Bytes;
 pub enum Frames {
     /// Not at all: its length was announced.
     Plain,
-    /// The chunked coding (RFC 9112, section 7.1), sizes as nginx writes them.
+    /// The chunked coding.
     Chunked,
     /// Records of FastCGI, with an empty one at the end.
     FastCgi,
 }
 
 impl Frames {
-    /// A piece of the body, which is not empty, with what belongs around it, part by part.
-    pub fn wrap(self, piece: Bytes, mut part: impl FnMut(Bytes)) {
+    /// Queues a piece of the body, which is not empty, with what belongs around it.
+    pub fn wrap(self, piece: Bytes, queue: &mut Queue) {
         match self {
-            Self::Plain => part(piece),
-            Self::Chunked => {
-                part(format!("{:x}\r\n", piece.len()).into());
-                part(piece);
-                part(Bytes::from_static(b"\r\n"));
-            }
-            Self::FastCgi => fastcgi::stdin(piece, part),
+            Self::Plain => queue.push(piece),
+            Self::Chunked => queue.push_chunk(piece),
+            Self::FastCgi => fastcgi::stdin(piece, |part| queue.push(part)),
         }
     }
 
-    /// What stands behind the last piece.
-    pub fn end(self, mut part: impl FnMut(Bytes)) {
+    /// Queues what stands behind the last piece.
+    pub fn end(self, queue: &mut Queue) {
         match self {
             Self::Plain => {}
-            Self::Chunked => part(Bytes::from_static(b"0\r\n\r\n")),
-            Self::FastCgi => part(fastcgi::stdin_end()),
+            Self::Chunked => queue.push_last_chunk(b""),
+            Self::FastCgi => queue.push(fastcgi::stdin_end()),
         }
     }
 }

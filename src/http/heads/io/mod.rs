@@ -1,6 +1,7 @@
 //! A client's connection as a stream of requests: heads and bodies come off the wire, answers go out over it.
 
 mod incoming;
+mod queue;
 mod sending;
 mod server;
 mod side;
@@ -13,6 +14,7 @@ mod server_tests;
 mod testing;
 
 pub use incoming::{Cut, Incoming};
+pub use queue::Queue;
 pub use sending::{Pieces, Sending};
 pub use server::{ServerHandle, Stop, server};
 pub use side::{Meter, ServerSide};

@@ -1,15 +1,9 @@
 //! An answer on its way: our head, and the body behind it as it is framed.
 
+use super::queue::Queue;
 use crate::http::heads::Framing;
-use bytes::{Buf, Bytes};
-use smallvec::SmallVec;
-use std::{
-    io::IoSlice,
-    task::{Context, Poll, ready},
-};
-
-/// Pieces handed to one write at most. A piece of a body may be three with what frames it.
-const SLICES: usize = 8;
+use bytes::Bytes;
+use std::task::{Context, Poll, ready};
 
 /// So much may wait to be written until no more of a body is asked for. Bytes.
 const ENOUGH: usize = 64 << 10;
@@ -27,7 +21,7 @@ pub trait Pieces {
 
 /// What is left to be sent of an answer.
 pub struct Sending<B> {
-    queue: SmallVec<[Bytes; SLICES]>,
+    pub(super) queue: Queue,
     /// `None` once all of it is in the queue. It is dropped as soon as it has ended: that tells whoever made it.
     body: Option<B>,
     framing: Framing,
@@ -37,27 +31,13 @@ pub struct Sending<B> {
 impl<B: Pieces> Sending<B> {
     /// A head, which may be empty (HTTP/0.9), and the body behind it.
     pub fn new(head: Bytes, body: B, framing: Framing) -> Self {
-        let mut queue = SmallVec::new();
-        if !head.is_empty() {
-            queue.push(head);
-        }
         let body = Some(body).filter(|_| framing != Framing::None);
-        Self { queue, body, framing, cut: false }
-    }
-
-    /// Puts an interim answer in front of everything.
-    pub(super) fn put_first(&mut self, interim: Bytes) {
-        self.queue.insert(0, interim);
+        Self { queue: Queue::new(head), body, framing, cut: false }
     }
 
     /// The body ended before it should have, so the connection has to end.
     pub fn is_cut(&self) -> bool {
         self.cut
-    }
-
-    /// Nothing waits to be written just now.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
     }
 
     /// Queues what there is of the body, as far as one write goes. Pending when more is to come.
@@ -67,7 +47,7 @@ impl<B: Pieces> Sending<B> {
                 self.body = None;
                 break;
             }
-            if self.queue.len() + 3 > SLICES || self.queue.iter().map(Bytes::len).sum::<usize>() > ENOUGH {
+            if !self.queue.has_room() || self.queue.length() > ENOUGH {
                 break;
             }
             match ready!(body.poll_piece(cx)) {
@@ -95,11 +75,7 @@ impl<B: Pieces> Sending<B> {
                 *left -= piece.len() as u64;
                 self.queue.push(piece);
             }
-            Framing::Chunked => {
-                self.queue.push(format!("{:x}\r\n", piece.len()).into());
-                self.queue.push(piece);
-                self.queue.push(Bytes::from_static(b"\r\n"));
-            }
+            Framing::Chunked => self.queue.push_chunk(piece),
             Framing::Close | Framing::None => self.queue.push(piece),
         }
     }
@@ -110,41 +86,9 @@ impl<B: Pieces> Sending<B> {
             Framing::Length(left) => self.cut = left > 0,
             Framing::Chunked => {
                 let trailers = self.body.as_mut().map(Pieces::trailers).unwrap_or_default();
-                self.queue.push(match trailers.is_empty() {
-                    true => Bytes::from_static(b"0\r\n\r\n"),
-                    false => [b"0\r\n", &trailers[..], b"\r\n"].concat().into(),
-                });
+                self.queue.push_last_chunk(&trailers);
             }
             Framing::Close | Framing::None => {}
-        }
-    }
-
-    /// Shows the queue to a write.
-    pub(super) fn slices<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        if let [only] = &self.queue[..] {
-            return write(&[IoSlice::new(only)]);
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        for (slice, part) in slices.iter_mut().zip(&self.queue) {
-            *slice = IoSlice::new(part);
-        }
-        write(&slices[..self.queue.len().min(SLICES)])
-    }
-
-    /// So much of the queue was written.
-    pub(super) fn advance(&mut self, mut n: usize) {
-        let mut whole = 0;
-        for part in &mut self.queue {
-            if n < part.len() {
-                part.advance(n);
-                break;
-            }
-            n -= part.len();
-            whole += 1;
-        }
-        match whole == self.queue.len() {
-            true => self.queue.clear(),
-            false => drop(self.queue.drain(..whole)),
         }
     }
 }
@@ -178,13 +122,13 @@ mod tests {
         let mut out = Vec::new();
         loop {
             assert!(sending.poll_fill(cx).is_ready());
-            if sending.is_empty() {
+            if sending.queue.is_empty() {
                 return (String::from_utf8(out).expect("text"), sending.is_cut());
             }
-            let all: Vec<u8> = sending.slices(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect());
+            let all: Vec<u8> = sending.queue.slices(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect());
             let n = width.min(all.len());
             out.extend_from_slice(&all[..n]);
-            sending.advance(n);
+            sending.queue.advance(n);
         }
     }
 

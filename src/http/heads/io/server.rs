@@ -296,19 +296,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
         side.begin_answer();
         let interim = side.take_interim();
         if !interim.is_empty() {
-            sending.put_first(interim);
+            sending.queue.put_first(interim);
         }
         loop {
             let filled = sending.poll_fill(cx);
             let Some(wire) = &mut core.borrow_mut().wire else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
-            if sending.is_empty() {
+            if sending.queue.is_empty() {
                 ready!(Pin::new(wire.stream()).poll_flush(cx))?;
                 return filled.map(Ok);
             }
-            let n = ready!(sending.slices(|slices| wire.poll_write(cx, slices, side)))?;
-            sending.advance(n);
+            let n = ready!(sending.queue.slices(|slices| wire.poll_write(cx, slices, side)))?;
+            sending.queue.advance(n);
         }
     }
 

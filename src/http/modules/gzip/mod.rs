@@ -96,14 +96,8 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     response.vary_accept_encoding |= exchange.state.gzip.vary;
     let conf = Arc::clone(&exchange.location.settings.gzip);
     let rule = Rule { enabled: conf.enabled, types: &conf.types, min_length: conf.min_length.0 };
-    if !rule.fits(response) {
-        return;
-    }
-    response.vary_accept_encoding = true;
-    if accepted(exchange, response) {
-        let codec = |length| Ok(Codec::gzip(conf.level.0, length));
-        exchange.state.gzip.lengths = packing::pack(exchange, response, "gzip", codec).ok().flatten();
-    }
+    let codec = |length| Ok(Codec::gzip(conf.level.0, length));
+    exchange.state.gzip.lengths = packing::offer(exchange, response, rule, "gzip", accepted, codec).ok().flatten();
 }
 
 /// The body is no longer byte for byte what its tag stands for (`ngx_http_weak_etag`).

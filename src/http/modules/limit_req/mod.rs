@@ -17,25 +17,13 @@ use crate::{
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 use table::{Judged, Table};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Conf {
     zones: List<Arc<Zone>>,
     limits: List<Limit>,
     log_level: LimitLevel,
     status: LimitStatus,
     dry_run: bool,
-}
-
-impl Default for Conf {
-    fn default() -> Self {
-        Self {
-            zones: List::default(),
-            limits: List::default(),
-            log_level: LimitLevel(Level::Err),
-            status: LimitStatus(503),
-            dry_run: false,
-        }
-    }
 }
 
 impl Module for Conf {

@@ -17,7 +17,7 @@ pub use target::{Pass, Target};
 use super::Room;
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, HTTP, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
+        Args, Contexts, Declarations, Directive, FromArgs, IF_IN_LOCATION, LEVELS, LIMIT_EXCEPT, LOCATION, List,
         Module, Scope,
         values::choose,
     },
@@ -68,14 +68,13 @@ impl Module for Conf {
 
     fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
         self.redirect.settle(self.pass.as_ref())?;
-        // nginx settles what a server or a location has, not what http says for them.
-        if level == HTTP { Ok(()) } else { self.passing.settle("proxy", scope) }
+        self.passing.settle("proxy", scope, level)
     }
 
     /// A nested location passes nowhere unless it says so itself; what stands in an `if` or a
     /// `limit_except` goes where its location goes.
     fn enter(this: &mut Arc<Self>, level: Contexts) {
-        if this.pass.is_some() && !level.allow(IF_IN_LOCATION.or(LIMIT_EXCEPT)) {
+        if this.pass.is_some() && !pass::is_part(level) {
             Arc::make_mut(this).pass = None;
         }
     }

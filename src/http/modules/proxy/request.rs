@@ -112,8 +112,7 @@ pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8
     }
     let body = match &conf.set_body {
         Some(text) => Sends::Text(text.evaluate_bytes(exchange)),
-        None if conf.passing.pass_request_body => Sends::Client,
-        None => Sends::Nothing,
+        None => Sends::by(&conf.passing),
     };
     let length = match &body {
         Sends::Text(text) => Some(text.len() as u64),
