@@ -25,7 +25,6 @@ pub const BUILT_IN: &[&str] = &[
     "--with-http_sub_module",
     "--without-http-cache",
     "--without-http_grpc_module",
-    "--without-http_tunnel_module",
     "--without-mail_imap_module",
     "--without-mail_pop3_module",
     "--without-mail_smtp_module",

@@ -61,11 +61,17 @@ impl Program for Server {
                 slot.attach(sender);
             }
         }
+        for group in generation.http.upstreams.iter().flatten() {
+            if let Some(state) = &group.state {
+                state.attach(opened.keeper());
+            }
+        }
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(previous) = serving.as_ref() {
             generation.http.adopt(&previous.http);
             http::modules::access_log::flush_all();
         }
+        http::modules::upstream_hc::begin(&generation.http);
         crate::observe::debug::follow(&generation.http);
         tracing::debug!("a generation serves");
         *serving = Some(Arc::clone(generation));
@@ -244,6 +250,8 @@ fn describe(needs: &mut Needs, settings: &Settings, http: &Http, invocation: &In
     };
     needs.directories.clone_from(&http.temp_folders);
     needs.optional_directories.clone_from(&http.built_in_folders);
+    let states = http.upstreams.iter().flatten().filter_map(|group| group.state.as_ref());
+    needs.kept = states.map(|state| state.path.clone()).collect();
     needs.logs = http.log_files.iter().map(|file| file.path().to_path_buf()).collect();
     let target = |target: &error_log::Target| needs::ErrorLog {
         target: match target.file {

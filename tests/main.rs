@@ -14,13 +14,18 @@
 #![allow(clippy::disallowed_methods, reason = "the methods are those of a server; a test binds and waits as it likes")]
 #![allow(dead_code, reason = "a topic that is switched off leaves helpers unused")]
 
+mod api;
 mod balancing;
 mod buffering;
+mod chaos;
+mod dashboard;
 mod examples;
 mod fuzz_corpus;
+mod health;
 mod life;
 mod load;
 mod logs;
+mod metrics;
 mod php;
 mod requests;
 mod support;

@@ -28,6 +28,12 @@ pub enum Kind {
     Variable,
     Upstream,
     Zone,
+    /// A `status_zone` of servers.
+    ServerZone,
+    /// A `status_zone` of locations.
+    LocationZone,
+    /// A `status_zone=` of resolvers.
+    ResolverZone,
     LogFormat,
     LogFile,
     /// A syslog server, as `access_log` and `error_log` write it.

@@ -3,8 +3,11 @@
 //! A target takes bytes as a file or a network would bring them, and panics where something that must always hold does
 //! not. Each one reads what a program could read, so whatever it finds can happen to a user.
 
+mod filters;
 mod http;
 mod page;
+mod script;
+mod script_rules;
 mod text;
 mod wire;
 
@@ -17,10 +20,14 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunked", http::chunked),
     ("config", text::config),
     ("fastcgi", wire::fastcgi),
+    ("gzip", filters::gzip),
     ("heads", http::heads),
     ("location", text::location),
     ("proxy_protocol", wire::proxy_protocol),
+    ("ranges", filters::ranges),
+    ("rewrite", script::rewrite),
     ("ssi", page::ssi),
+    ("sub_filter", filters::sub_filter),
     ("syntax", text::syntax),
     ("template", text::template),
     ("uri", http::uri),

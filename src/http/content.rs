@@ -4,8 +4,8 @@ use super::{
     exchange::Exchange,
     files,
     modules::{
-        Settings, autoindex, brotli, dav, empty_gif, fastcgi, gzip_static, index, memcached, proxy, random_index, scgi,
-        static_files, stub_status, uwsgi, zstd,
+        Settings, api, autoindex, brotli, dashboard, dav, empty_gif, fastcgi, gzip_static, index, memcached, metrics, proxy, random_index, scgi,
+        static_files, stub_status, tunnel, upstream_register, uwsgi, zstd,
     },
     phase::{Break, Phase},
 };
@@ -22,6 +22,11 @@ pub enum Content {
     Scgi,
     Memcached,
     StubStatus,
+    Api,
+    UpstreamRegister,
+    Tunnel,
+    Dashboard,
+    Metrics,
     EmptyGif,
 }
 
@@ -38,8 +43,18 @@ impl Content {
             Self::Scgi
         } else if settings.memcached.pass.is_some() {
             Self::Memcached
+        } else if settings.tunnel.pass.is_some() {
+            Self::Tunnel
         } else if settings.stub_status.enabled.0 {
             Self::StubStatus
+        } else if settings.api.api.is_some() {
+            Self::Api
+        } else if settings.upstream_register.register.is_some() {
+            Self::UpstreamRegister
+        } else if settings.dashboard.page.is_some() {
+            Self::Dashboard
+        } else if settings.metrics.enabled.0 {
+            Self::Metrics
         } else if settings.empty_gif.enabled.0 {
             Self::EmptyGif
         } else {
@@ -61,7 +76,12 @@ pub async fn answer(exchange: &mut Exchange) -> Phase {
         Content::Fastcgi => fastcgi::content(exchange).await,
         Content::Scgi => scgi::content(exchange).await,
         Content::Memcached => memcached::content(exchange).await,
+        Content::Tunnel => tunnel::content(exchange).await,
         Content::StubStatus => stub_status::content(exchange).await,
+        Content::Api => Box::pin(api::content(exchange)).await,
+        Content::UpstreamRegister => upstream_register::content(exchange).await,
+        Content::Dashboard => dashboard::content(exchange).await,
+        Content::Metrics => Box::pin(metrics::content(exchange)).await,
         Content::EmptyGif => empty_gif::content(exchange).await,
         Content::Files => {
             random_index::content(exchange).await?;

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     config::Handle,
-    observe::error_log::{self, Level},
+    observe::error_log::{self, Asked, Level},
+    upstream::Reason,
 };
 use bytes::Bytes;
 use std::{
@@ -208,6 +209,8 @@ pub struct Try {
     pub response_length: u64,
     pub bytes_received: u64,
     pub bytes_sent: u64,
+    /// Why it failed, or why the next one was asked though it answered.
+    pub reason: Option<Reason>,
     /// The try belongs to a later internal redirect: `$upstream_addr` separates it by `:`.
     pub new_pass: bool,
 }
@@ -449,11 +452,15 @@ impl Exchange {
 
     /// The same, naming the upstream that was asked (`upstream: "…"`).
     pub fn log_about(&self, level: Level, message: &str, upstream: Option<&str>) {
+        self.log_asked(level, message, Asked { upstream, reason: None });
+    }
+
+    /// The same of an attempt that failed, with the reason for those who read it as JSON.
+    pub fn log_asked(&self, level: Level, message: &str, asked: Asked<'_>) {
         let conf = &self.location.settings.error_log;
-        if !conf.keeps(level) {
-            return;
+        if conf.keeps(level) {
+            error_log::request_line(self, conf, level, message, asked);
         }
-        error_log::request_line(self, conf, level, message, upstream);
     }
 
     /// The client's address, as a trusted proxy names it or the connection has it; `None` on a unix socket.

@@ -5,6 +5,7 @@ use super::{
     listener::{self, Listener},
     modules::{self, Settings, access_log},
     variables::{self, Definition},
+    zones::{self, Zone},
 };
 use crate::{
     config::{
@@ -19,7 +20,7 @@ use crate::{
     syntax::Block,
     upstream::Group,
 };
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 /// The `http` block, ready to answer.
 pub struct Http {
@@ -39,6 +40,14 @@ pub struct Http {
     pub syslogs: Vec<Arc<SyslogSlot>>,
     /// The formats of `log_format`; indexed by handles of [`Kind::LogFormat`].
     pub log_formats: Vec<Option<Arc<access_log::Format>>>,
+    /// The `status_zone` of servers, as they were first mentioned.
+    pub server_zones: Vec<Arc<Zone>>,
+    /// Those of locations.
+    pub location_zones: Vec<Arc<Zone>>,
+    /// The `status_zone=` of resolvers.
+    pub resolver_zones: Vec<Arc<modules::resolver::Zone>>,
+    /// The health checks.
+    pub checks: modules::upstream_hc::Checks,
     /// `$hostname`.
     pub hostname: String,
     /// For folders that variables name.
@@ -64,11 +73,16 @@ pub fn read(block: &Block, above: Settings, connections_limit: usize, scope: &Sc
     let variable_names = names.map(|(at, named)| (named.name, handle(at))).collect();
     super::limit_zone::check_zones(scope);
     let listeners = listener::collect(&levels.servers, scope).into_iter().map(Arc::new).collect();
+    let upstreams = modules::upstream::groups(&settings, scope);
     Http {
-        upstreams: modules::upstream::groups(&settings, scope),
+        checks: modules::upstream_hc::collect(&settings, &levels.servers, &upstreams, scope),
+        upstreams,
         log_formats: access_log::formats(&settings.access_log, scope),
         log_files: scope.names(Kind::LogFile).iter().map(|file| Arc::new(LogSlot::new(&file.name))).collect(),
         syslogs: syslog::slots(scope),
+        server_zones: modules::status_zone::mentioned(zones::Kind::Servers, scope),
+        location_zones: modules::status_zone::mentioned(zones::Kind::Locations, scope),
+        resolver_zones: modules::resolver::zones(scope),
         servers: levels.servers,
         listeners,
         variables,
@@ -107,8 +121,12 @@ impl Http {
     pub fn adopt(&self, previous: &Self) {
         for group in self.upstreams.iter().flatten() {
             let same = previous.upstreams.iter().flatten().find(|earlier| earlier.name == group.name);
-            same.map(|earlier| group.adopt(earlier));
+            if let Some(earlier) = same {
+                group.adopt(earlier);
+                group.take_over_loads(earlier, SystemTime::now());
+            }
         }
+        previous.upstreams.iter().flatten().for_each(|earlier| earlier.loads.end());
         modules::limit_req::adopt(&self.settings.limit_req, &previous.settings.limit_req);
         modules::limit_conn::adopt(&self.settings.limit_conn, &previous.settings.limit_conn);
     }

@@ -17,7 +17,7 @@ use crate::{
     syntax::{Block, Fault, Span, Statement},
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 /// One `server` block.
 pub struct Server {
@@ -26,6 +26,8 @@ pub struct Server {
     /// The server's own level: what applies while no location was found.
     pub base: Arc<Location>,
     pub locations: Tree<Arc<Location>>,
+    /// `CONNECT` is answered: a level of it has `tunnel_pass`.
+    pub allow_connect: bool,
     pub span: Span,
 }
 
@@ -70,7 +72,7 @@ pub struct Levels {
 /// Reads an `http` block. What is wrong with it is left in the scope.
 pub fn read(block: &Block, above: Settings, scope: &Scope<'_>) -> Levels {
     scope.close_at(block.close);
-    let reader = Reader { registry: modules::registry(), scope };
+    let reader = Reader { registry: modules::registry(), scope, tunnels: Cell::new(false) };
     let (settings, inner) = reader.level(&block.statements, HTTP, &above);
     let servers = inner.iter().filter_map(|statement| reader.server(statement, &settings));
     let servers = servers.map(Arc::new).collect();
@@ -80,6 +82,8 @@ pub fn read(block: &Block, above: Settings, scope: &Scope<'_>) -> Levels {
 struct Reader<'r> {
     registry: Registry<Settings>,
     scope: &'r Scope<'r>,
+    /// A level of the present server has `tunnel_pass`.
+    tunnels: Cell<bool>,
 }
 
 /// The location around the one that is being read.
@@ -91,6 +95,7 @@ struct Outer<'o> {
 impl Reader<'_> {
     fn server(&self, statement: &Statement, above: &Settings) -> Option<Server> {
         let block = statement.block.as_ref()?;
+        self.tunnels.set(false);
         let (settings, inner) = self.scope.inside(statement, || self.level(&block.statements, SERVER, above));
         let (entries, ifs) = self.inner(&inner, SERVER, &settings, None);
         let (locations, duplicates) = Tree::build(entries);
@@ -101,7 +106,8 @@ impl Reader<'_> {
         let name = settings.server.names.first().and_then(|names| names.0.first());
         let name = name.map(|(name, _)| name.slice(usize::from(name.starts_with(b"."))..)).unwrap_or_default();
         let base = Location { ifs, ..Location::plain(Bytes::new(), settings) };
-        Some(Server { name, base: Arc::new(base), locations, span: statement.name.span })
+        let allow_connect = self.tunnels.get();
+        Some(Server { name, base: Arc::new(base), locations, allow_connect, span: statement.name.span })
     }
 
     /// Reads a block's own directives; the statements that open levels come back unread.
@@ -115,6 +121,7 @@ impl Reader<'_> {
         // The outermost level settles everything: what nothing mentions, too, may be derived.
         let settled = if here == HTTP { Settings::default() } else { inherited };
         settings.settle(&settled, self.scope, here);
+        self.tunnels.set(self.tunnels.get() || settings.tunnel.pass.is_some());
         let well_formed = |statement: &&Statement| match known::check(statement, here) {
             Ok(_) => true,
             Err(known::Unknown::Shape(fault)) if statement.name.value != b"if" => {

@@ -6,7 +6,7 @@ use crate::{
         values::{choose, parse_number, parse_size},
     },
     http::{exchange::Exchange, template::Template},
-    observe::error_log::Level,
+    observe::{counts::Counter, error_log::Level},
     syntax::Fault,
 };
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,7 @@ pub struct Zone<T> {
     /// Bytes.
     size: usize,
     table: OnceLock<Arc<T>>,
+    tally: OnceLock<Arc<Tally>>,
 }
 
 /// What the keys of a zone are counted in.
@@ -44,12 +45,17 @@ impl<T: Counts> Zone<T> {
             let text = format!("{} \"{name}\" is already bound to key \"{key_text}\"", args.name());
             return Err(Fault::at(at, text));
         }
-        Ok(Self { handle, name, key, key_text, size, table: OnceLock::new() })
+        Ok(Self { handle, name, key, key_text, size, table: OnceLock::new(), tally: OnceLock::new() })
     }
 
     /// The counts. They may be those of the generation before: see [`adopt`].
     pub fn table(&self) -> &Arc<T> {
         self.table.get_or_init(|| Arc::new(T::sized(self.size)))
+    }
+
+    /// What its limits have done. It may have been counted in the generation before.
+    pub fn tally(&self) -> &Arc<Tally> {
+        self.tally.get_or_init(Arc::default)
     }
 
     /// The key of a request; none where it is not counted. One of more than `most` bytes is not, and is logged.
@@ -65,6 +71,37 @@ impl<T: Counts> Zone<T> {
     }
 }
 
+/// What the limits of a zone have done.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub passed: Counter<true>,
+    pub delayed: Counter<true>,
+    pub rejected: Counter<true>,
+    pub delayed_dry_run: Counter<true>,
+    pub rejected_dry_run: Counter<true>,
+}
+
+impl Tally {
+    /// A request is refused, or would be.
+    pub fn reject(&self, dry_run: bool) {
+        if dry_run { &self.rejected_dry_run } else { &self.rejected }.up();
+    }
+
+    /// A request has to wait, or would have to.
+    pub fn delay(&self, dry_run: bool) {
+        if dry_run { &self.delayed_dry_run } else { &self.delayed }.up();
+    }
+
+    /// Begins anew.
+    pub fn reset(&self) {
+        for counter in
+            [&self.passed, &self.delayed, &self.rejected, &self.delayed_dry_run, &self.rejected_dry_run]
+        {
+            counter.reset();
+        }
+    }
+}
+
 /// Takes over what was counted in zones of the same name, size and key.
 pub fn adopt<'z, T: Counts + 'z>(
     zones: impl Iterator<Item = &'z Zone<T>>,
@@ -76,6 +113,10 @@ pub fn adopt<'z, T: Counts + 'z>(
         };
         if let Some(earlier) = previous.clone().find(same) {
             let _ = zone.table.set(Arc::clone(earlier.table()));
+        }
+        // What the limits did is the zone's by its name alone.
+        if let Some(earlier) = previous.clone().find(|earlier| earlier.name == zone.name) {
+            let _ = zone.tally.set(Arc::clone(earlier.tally()));
         }
     }
 }

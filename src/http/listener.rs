@@ -28,28 +28,40 @@ pub struct Listener {
 /// The servers of one address.
 pub struct Virtual {
     pub default: Arc<Server>,
-    pub names: Names<Arc<Server>>,
+    names: Names<Arc<Server>>,
+    /// Whatever the name, it is the default server.
+    lone: bool,
     pub proxy_protocol: bool,
 }
 
 impl Listener {
-    /// The servers for a connection to `local`.
-    pub fn host(&self, local: &Address) -> &Virtual {
-        let found = self.hosts.iter().find(|(address, _)| address == local).or_else(|| self.hosts.last());
-        match found {
-            Some((_, host)) => host,
-            None => unreachable!("a listener is made of the hosts that listen on it"),
+    /// The servers for a connection to `local`, which is asked for where it makes a difference.
+    pub fn host<'l>(&self, local: impl FnOnce() -> &'l Address) -> &Virtual {
+        match &self.hosts[..] {
+            [(_, only)] => only,
+            hosts => {
+                let local = local();
+                match hosts.iter().find(|(address, _)| address == local).or_else(|| hosts.last()) {
+                    Some((_, host)) => host,
+                    None => unreachable!("a listener is made of the hosts that listen on it"),
+                }
+            }
         }
+    }
+
+    /// The address every connection is made to, where there is only one.
+    pub fn only_address(&self) -> Option<&Address> {
+        (!is_wildcard(&self.address)).then_some(&self.address)
     }
 }
 
 impl Virtual {
-    /// The server for a host name (lower case, without port), with what its expression captured.
+    /// The server for a host name (lower case, without port), with what its expression captured; `None` is the default.
     ///
     /// # Errors
     /// An expression that could not be matched to its end.
     pub fn find(&self, host: &[u8]) -> Result<Option<Match<'_, Arc<Server>>>, MatchError> {
-        self.names.find(host)
+        if self.lone { Ok(None) } else { self.names.find(host) }
     }
 }
 
@@ -195,7 +207,8 @@ impl Draft {
             (None, None) => unreachable!("an address is drafted by the server that names it"),
         };
         let proxy_protocol = self.listens.iter().any(|listen| listen.proxy_protocol);
-        (self.options.unwrap_or_default(), Virtual { default, names: table, proxy_protocol })
+        let lone = self.servers.len() == 1 && !table.has_regexes();
+        (self.options.unwrap_or_default(), Virtual { default, names: table, lone, proxy_protocol })
     }
 }
 

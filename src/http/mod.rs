@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod files;
 pub mod generation;
 pub mod heads;
+pub mod in_memory;
 pub mod level;
 pub mod limit_rate;
 pub mod limit_zone;
@@ -44,5 +45,6 @@ pub mod uri;
 pub mod validators;
 pub mod variables;
 pub mod worker;
+pub mod zones;
 
 pub use generation::Http;

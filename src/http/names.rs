@@ -107,6 +107,11 @@ impl<T> Names<T> {
         self.regexes.push((regex, value));
     }
 
+    /// Whether there are regular expressions among them.
+    pub fn has_regexes(&self) -> bool {
+        !self.regexes.is_empty()
+    }
+
     /// Nothing was added.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.leading.is_empty() && self.trailing.is_empty() && self.regexes.is_empty()

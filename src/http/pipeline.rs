@@ -17,6 +17,7 @@ use super::{
     response::Response,
     special,
     subrequest::StubBody,
+    zones,
 };
 use crate::{observe::error_log::Level, upstream::pass};
 use bytes::Bytes;
@@ -178,17 +179,18 @@ async fn satisfy(exchange: &mut Exchange) -> Phase {
         match Box::pin(auth_request::check(exchange)).await {
             auth_request::Verdict::Allowed if any => {
                 exchange.state.error_page.kept.remove("www-authenticate");
+                exchange.state.error_page.kept.remove("proxy-authenticate");
                 return Phase::Continue(());
             }
             auth_request::Verdict::Allowed => {}
             // Another refusal does not hide that a name and a password would do.
-            auth_request::Verdict::Denied(403) if denied == 401 => {}
+            auth_request::Verdict::Denied(403) if matches!(denied, 401 | 407) => {}
             auth_request::Verdict::Denied(status) => denied = status,
         }
     }
     match denied {
         0 => return Phase::Continue(()),
-        401 => auth_delay::wait(exchange).await,
+        401 | 407 => auth_delay::wait(exchange).await,
         403 if by_rule => exchange.log(Level::Err, "access forbidden by rule"),
         _ => {}
     }
@@ -309,6 +311,7 @@ fn filters(exchange: &mut Exchange, response: &mut Response) -> Result<(), Break
         super::not_modified::filter(exchange, response).map_err(Break::Status)?;
         headers::filter(exchange, response);
         super::modules::userid::filter(exchange, response);
+        super::modules::proxy_status::filter(exchange, response);
     }
     super::modules::gunzip::filter(exchange, response);
     let joined = addition::filter(exchange, response);
@@ -330,4 +333,7 @@ fn filters(exchange: &mut Exchange, response: &mut Response) -> Result<(), Break
 /// The log phase: the request has ended, and how much was sent is known.
 pub fn log(exchange: &Exchange) {
     access_log::write(exchange);
+    if exchange.depth == 0 {
+        zones::end(exchange);
+    }
 }

@@ -5,6 +5,7 @@ use super::{
     exchange::Exchange,
     heads::{Fields, Framing},
     status,
+    validators::weak_etag,
 };
 use bytes::Bytes;
 
@@ -90,6 +91,33 @@ impl Response {
         self.fields.remove("accept-ranges");
     }
 
+    /// The body is no longer byte for byte what its tag stands for (`ngx_http_weak_etag`).
+    pub fn weaken_etag(&mut self) {
+        let weak = |etag: &[u8]| weak_etag(etag).map(|weak| Bytes::copy_from_slice(&weak));
+        self.etag = self.etag.as_deref().and_then(weak);
+        match self.field("etag").map(weak) {
+            Some(Some(etag)) => {
+                for field in self.fields.iter_mut().filter(|field| field.name.eq_ignore_ascii_case(b"etag")) {
+                    field.value = etag.clone();
+                }
+            }
+            Some(None) => {
+                self.fields.remove("etag");
+            }
+            None => {}
+        }
+    }
+
+    /// The body becomes another text: the answer keeps its date, and its tag as a weak one, or loses both.
+    pub fn rewritten(&mut self, keeps: bool) {
+        if keeps {
+            return self.weaken_etag();
+        }
+        (self.last_modified, self.etag) = (None, None);
+        self.fields.remove("last-modified");
+        self.fields.remove("etag");
+    }
+
     /// Whether the status and method leave the answer without a body.
     pub fn bodyless(&self, exchange: &Exchange) -> bool {
         exchange.method == super::exchange::Method::Head || matches!(self.status, 204 | 304) || self.status < 200
@@ -130,7 +158,7 @@ pub fn preview(exchange: &Exchange, response: &Response) -> Bytes {
         field(&mut out, b"ETag", etag);
     }
     let connection: &[u8] = match super::connection::keeps(exchange, response, framing(exchange, response)) {
-        _ if response.upgrade => b"upgrade",
+        _ if response.status == 101 => b"upgrade",
         true => b"keep-alive",
         false => b"close",
     };
@@ -174,7 +202,7 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     if framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    if response.upgrade {
+    if response.status == 101 {
         out.extend_from_slice(b"Connection: upgrade\r\n");
     } else if keepalive {
         out.extend_from_slice(b"Connection: keep-alive\r\n");

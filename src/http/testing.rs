@@ -1,32 +1,14 @@
 //! Tests as texts: a configuration in, an answer or a fault out. The whole pipeline runs, in memory.
 
 use super::{
-    body::RequestBody,
+    Http,
     connection::{self, Connection},
-    exchange::Exchange,
-    heads::{
-        Framing, Limits, RequestHead,
-        request::{Parser, Progress},
-    },
+    heads::RequestHead,
+    in_memory::{self, Reply},
     modules::Settings,
-    response::{self, Response},
-    worker::Worker,
 };
-use crate::{
-    config::{Inputs, Scope, scope::Surroundings, values::Address},
-    generation::Generation,
-    http::Http,
-    process::worker::Current,
-    syntax::{self, Fault, Severity, Source, Sources},
-};
-use bytes::Bytes;
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    rc::Rc,
-    sync::Arc,
-};
+use crate::syntax::Severity;
+use std::sync::Arc;
 
 /// What a client would have got.
 pub struct Answer {
@@ -62,7 +44,7 @@ pub fn fault(directives: &str) -> String {
 
 /// The first `[emerg]` about what stands in `http {}`, without its place.
 pub fn http_fault(text: &str) -> String {
-    let (_, sources, mut faults) = read(text);
+    let (_, sources, mut faults) = in_memory::read(text.as_bytes());
     crate::config::render::sort(&mut faults, &sources);
     let first = faults.into_iter().find(|fault| fault.severity == Severity::Emerg);
     first.map(|fault| String::from_utf8_lossy(&fault.message).into_owned()).unwrap_or_default()
@@ -87,87 +69,21 @@ pub fn ask_http(text: &str, request: &str) -> Answer {
 }
 
 async fn answer(http: Arc<Http>, head: RequestHead) -> Answer {
-    let worker =
-        Rc::new(Worker::new(Current::new(Arc::new(Generation { http: Arc::clone(&http), shutdown_timeout: None }))));
-    let listener = Arc::clone(&http.listeners[0]);
-    let (local, remote) = (tcp("127.0.0.1:80"), tcp("127.0.0.1:40000"));
-    let connection = Rc::new(Connection::new(worker, http, listener, 1, local, remote));
-    let mut exchange = connection::exchange(&connection, Box::new(head), RequestBody::default());
-    let response = match connection::place(&mut exchange) {
-        Ok(()) => super::pipeline::answer(&mut exchange).await,
-        Err(status) => super::pipeline::refuse(&mut exchange, status).await,
-    };
-    written(&exchange, *response.expect("the connection was closed without an answer")).await
-}
-
-async fn written(exchange: &Exchange, mut response: Response) -> Answer {
-    let framing = response::framing(exchange, &response);
-    let head = response::head(exchange, &response, framing, framing != Framing::Close);
-    let mut body = Vec::new();
-    if !response.bodyless(exchange) {
-        while let Some(piece) = std::future::poll_fn(|cx| response.body.poll_next(cx)).await {
-            body.extend_from_slice(&piece.unwrap());
-        }
-    }
-    Answer { status: response.status, head: String::from_utf8_lossy(&head).into_owned(), body }
+    let reply = in_memory::answer(http, head).await.unwrap();
+    let Reply { status, head, body } = reply.expect("the connection was closed without an answer");
+    Answer { status, head: String::from_utf8_lossy(&head).into_owned(), body }
 }
 
 fn head(request: &str) -> RequestHead {
-    let mut parser = Parser::default();
-    match parser.parse(request.as_bytes(), &Limits::default()) {
-        Progress::Complete(length) => parser.finish(Bytes::copy_from_slice(&request.as_bytes()[..length])),
-        other => panic!("not a request: {other:?}"),
-    }
-}
-
-fn tcp(address: &str) -> Address {
-    Address::Tcp(address.parse::<SocketAddr>().unwrap())
+    in_memory::head(request.as_bytes()).expect("a request's head")
 }
 
 /// Reads what stands in `http {}`.
 pub fn http(text: &str) -> Http {
-    let (http, _, faults) = read(text);
+    let (http, _, faults) = in_memory::read(text.as_bytes());
     let fault = faults.iter().find(|fault| fault.severity == Severity::Emerg);
     assert!(fault.is_none(), "{:?}", fault.map(|fault| String::from_utf8_lossy(&fault.message).into_owned()));
     http
-}
-
-fn read(text: &str) -> (Http, Sources, Vec<Fault>) {
-    let mut faults = Vec::new();
-    let block = syntax::parse(0, text.as_bytes(), &mut faults);
-    let source = Source { path: "nginx.conf".into(), text: text.into(), included_at: None };
-    let surroundings = Surroundings {
-        prefix: "/nowhere/".into(),
-        conf: "/nowhere/".into(),
-        host_name: "testing".to_owned(),
-        superuser: true,
-        access_log: "/dev/null".into(),
-        temp_folders: Vec::new(),
-    };
-    let scope = Scope::new(surroundings, &Nothing);
-    let http = super::generation::read(&block, Settings::default(), 512, &scope);
-    faults.extend(scope.take_faults());
-    (http, Sources(vec![source]), faults)
-}
-
-/// A world without files and names, but for loopback.
-struct Nothing;
-
-impl Inputs for Nothing {
-    fn read(&self, _path: &Path) -> io::Result<Vec<u8>> {
-        Err(io::Error::from_raw_os_error(libc::ENOENT))
-    }
-
-    fn glob(&self, _pattern: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-
-    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        match host {
-            "localhost" => Ok(vec![IpAddr::from([127, 0, 0, 1])]),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
 }
 
 #[test]
@@ -176,23 +92,11 @@ fn an_idle_connection_is_small_and_a_request_is_bounded() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
-        let worker = Rc::new(Worker::new(Current::new(Arc::new(Generation {
-            http: Arc::clone(&http),
-            shutdown_timeout: None,
-        }))));
-        let listener = Arc::clone(&http.listeners[0]);
-        let (local, remote) = (tcp("127.0.0.1:80"), tcp("127.0.0.1:40000"));
-        let connection = || {
-            let (http, listener) = (Arc::clone(&http), Arc::clone(&listener));
-            Connection::new(Rc::clone(&worker), http, listener, 1, local.clone(), remote.clone())
-        };
-        let held = Rc::new(connection());
-        let mut exchange =
-            connection::exchange(&held, Box::new(head("GET / HTTP/1.0\r\n\r\n")), RequestBody::default());
+        let mut exchange = in_memory::exchange(Arc::clone(&http), head("GET / HTTP/1.0\r\n\r\n"));
         assert!(size_of_val(&super::pipeline::answer(&mut exchange)) <= 4096);
         assert!(size_of::<Connection>() <= 256);
         let (stream, _other) = tokio::io::duplex(64);
-        let size = size_of_val(&connection::serve(stream, connection()));
+        let size = size_of_val(&connection::serve(stream, in_memory::connection(http)));
         // With what tokio adds, a task is then one block of 512 bytes; the next size is 768.
         assert!(size <= 392, "{size}");
     });

@@ -3,12 +3,14 @@
 use super::{
     connection::{self, Connection},
     generation::Http,
+    zones,
 };
 use crate::{
     config::values::Address,
     generation::Generation,
+    observe::counts::Counter,
     process::{
-        needs,
+        needs, turn,
         worker::{Change, Current, Listener as Accepting, Socket, Thread},
     },
     upstream::pool::Pool,
@@ -18,8 +20,8 @@ use std::{
     collections::BTreeMap,
     rc::Rc,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
     time::{Duration, Instant, SystemTime},
@@ -32,6 +34,8 @@ pub struct Worker {
     pub clock: Clock,
     pub pool: Pool,
     pub counts: Arc<Counts>,
+    /// What this thread has counted in each `status_zone`.
+    pub zones: zones::Own,
     /// Set when the process ends gracefully: connections close as soon as they are idle.
     pub quitting: Cell<bool>,
     /// Counts what may end connections that are idle.
@@ -51,7 +55,14 @@ pub struct Worker {
 /// What `stub_status` counts, for one thread.
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// The number of the thread, once it serves; it is kept when it has ended.
+    number: OnceLock<usize>,
+    ended: AtomicBool,
+    /// What had been counted when the API was to begin anew.
+    base: Mutex<Totals>,
     pub accepted: Count,
+    /// Closed at once, because there were too many.
+    pub dropped: Count,
     pub requests: Count,
     pub active: Count,
     pub reading: Count,
@@ -59,24 +70,32 @@ pub struct Counts {
     pub waiting: Count,
 }
 
-/// A number that one thread changes and all may read: no bus need be locked for it.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+/// A number that one thread changes and all may read.
+pub type Count = Counter<false>;
 
-impl Count {
-    /// One more.
-    pub fn up(&self) {
-        self.0.store(self.get().wrapping_add(1), Relaxed);
+impl Counts {
+    fn totals(&self) -> Totals {
+        Totals {
+            accepted: self.accepted.get(),
+            dropped: self.dropped.get(),
+            requests: self.requests.get(),
+            active: self.active.get(),
+            reading: self.reading.get(),
+            writing: self.writing.get(),
+            waiting: self.waiting.get(),
+        }
     }
 
-    /// One less.
-    pub fn down(&self) {
-        self.0.store(self.get().wrapping_sub(1), Relaxed);
-    }
-
-    /// What it is.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+    /// Without what had been counted when the API was to begin anew.
+    fn reported(&self) -> Totals {
+        let base = *self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = self.totals();
+        Totals {
+            accepted: totals.accepted - base.accepted,
+            dropped: totals.dropped - base.dropped,
+            requests: totals.requests - base.requests,
+            ..totals
+        }
     }
 }
 
@@ -84,6 +103,7 @@ impl Count {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     pub accepted: u64,
+    pub dropped: u64,
     pub requests: u64,
     pub active: u64,
     pub reading: u64,
@@ -96,14 +116,61 @@ static ALL_COUNTS: Mutex<Vec<Arc<Counts>>> = Mutex::new(Vec::new());
 /// Adds up what the threads have counted.
 pub fn totals() -> Totals {
     let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
-    all.iter().fold(Totals::default(), |sum, counts| Totals {
-        accepted: sum.accepted + counts.accepted.get(),
-        requests: sum.requests + counts.requests.get(),
-        active: sum.active + counts.active.get(),
-        reading: sum.reading + counts.reading.get(),
-        writing: sum.writing + counts.writing.get(),
-        waiting: sum.waiting + counts.waiting.get(),
-    })
+    all.iter().fold(Totals::default(), |sum, counts| sum.and(counts.totals()))
+}
+
+/// The same for `api`, which may have begun anew.
+pub fn reported() -> Totals {
+    let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().fold(Totals::default(), |sum, counts| sum.and(counts.reported()))
+}
+
+/// The same for each thread that serves, by its number.
+pub fn workers() -> Vec<(usize, Totals)> {
+    let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let serving = all.iter().filter(|counts| !counts.ended.load(Relaxed));
+    let mut workers: Vec<_> = serving.filter_map(|counts| Some((*counts.number.get()?, counts.reported()))).collect();
+    workers.sort_by_key(|(number, _)| *number);
+    workers
+}
+
+/// What of the counts can begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anew {
+    Connections,
+    Requests,
+    /// Both, of one thread.
+    Thread(usize),
+}
+
+/// Has the numbers of `api` begin anew.
+pub fn reset(what: Anew) {
+    let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    for counts in all.iter() {
+        let mut base = counts.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = counts.totals();
+        let thread = matches!(what, Anew::Thread(number) if counts.number.get() == Some(&number));
+        if thread || what == Anew::Connections {
+            (base.accepted, base.dropped) = (now.accepted, now.dropped);
+        }
+        if thread || what == Anew::Requests {
+            base.requests = now.requests;
+        }
+    }
+}
+
+impl Totals {
+    fn and(self, other: Self) -> Self {
+        Self {
+            accepted: self.accepted + other.accepted,
+            dropped: self.dropped + other.dropped,
+            requests: self.requests + other.requests,
+            active: self.active + other.active,
+            reading: self.reading + other.reading,
+            writing: self.writing + other.writing,
+            waiting: self.waiting + other.waiting,
+        }
+    }
 }
 
 /// Connection numbers, `*7` in the log, counted over the whole process.
@@ -112,10 +179,14 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 /// Serves on this thread until the process tells it to end.
 pub async fn serve(mut thread: Thread<Generation>) {
     let worker = Rc::new(Worker::new(thread.current.clone()));
+    // Asked once.
+    let _ = worker.counts.number.set(thread.index);
     let mut doors: Vec<Door> = thread.listeners.drain(..).map(|listener| Door::open(&worker, listener)).collect();
     let keeper = tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     let mut shutdown_timeout = thread.current.generation().shutdown_timeout;
     super::modules::upstream::watch(&worker.http());
+    super::modules::upstream_hc::watch(&worker.http(), &worker);
+    super::modules::upstream::poll(&worker.http());
     loop {
         match thread.changes.next().await {
             Change::Reload { generation, removed, added, done } => {
@@ -130,6 +201,8 @@ pub async fn serve(mut thread: Thread<Generation>) {
                 doors.extend(added.into_iter().map(|listener| Door::open(&worker, listener)));
                 worker.changed();
                 super::modules::upstream::watch(&generation.http);
+                super::modules::upstream_hc::watch(&generation.http, &worker);
+                super::modules::upstream::poll(&generation.http);
                 drop(done);
             }
             Change::Quit => {
@@ -156,6 +229,7 @@ pub async fn serve(mut thread: Thread<Generation>) {
         }
     }
     keeper.abort();
+    worker.counts.ended.store(true, Relaxed);
 }
 
 /// One socket of this thread, and what accepts from it.
@@ -192,16 +266,13 @@ async fn accept(worker: Rc<Worker>, listener: Accepting, closing: Rc<Notify>) {
         Socket::Tcp(socket) => {
             let Ok(socket) = tokio::net::TcpListener::from_std(socket) else { return };
             while let Some((stream, remote)) = next(&worker, &closing, async || socket.accept().await).await {
-                // A socket without TCP_NODELAY is slower, not wrong.
-                let _ = stream.set_nodelay(true);
-                let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Tcp);
-                worker.connected(stream, &mut http, &address, local, Address::Tcp(remote));
+                worker.connected(stream, &mut http, &address, Address::Tcp(remote));
             }
         }
         Socket::Unix(socket) => {
             let Ok(socket) = tokio::net::UnixListener::from_std(socket) else { return };
             while let Some((stream, _)) = next(&worker, &closing, async || socket.accept().await).await {
-                worker.connected(stream, &mut http, &address, address.clone(), Address::Unix("".into()));
+                worker.connected(stream, &mut http, &address, Address::Unix("".into()));
             }
         }
         Socket::Udp(_) | Socket::UnixDatagram(_) => {}
@@ -255,6 +326,7 @@ impl Worker {
             clock: Clock::default(),
             pool: Pool::default(),
             counts,
+            zones: zones::Own::default(),
             quitting: Cell::new(false),
             changes: Cell::new(0),
             idlers: RefCell::default(),
@@ -281,7 +353,6 @@ impl Worker {
         stream: S,
         latest: &mut Arc<Http>,
         listener: &Address,
-        local: Address,
         remote: Address,
     ) {
         self.clock.update();
@@ -295,10 +366,11 @@ impl Worker {
         if self.connections.get() >= http.connections_limit {
             let text = format!("{} worker_connections are not enough", http.connections_limit);
             http.log(crate::observe::error_log::Level::Alert, &text);
+            self.counts.dropped.up();
             return;
         }
         let serial = SERIAL.fetch_add(1, Relaxed);
-        let mut connection = Connection::new(Rc::clone(self), http, listener, serial, local, remote);
+        let mut connection = Connection::new(Rc::clone(self), http, listener, serial, remote);
         connection.descriptor = stream.descriptor();
         let task = tokio::task::spawn_local(connection::serve(stream, connection));
         if self.current.peek().shutdown_timeout.is_some() {
@@ -373,13 +445,22 @@ pub struct Clock {
     epoch: Cell<Duration>,
     started: Cell<Instant>,
     now: Cell<Instant>,
+    /// Wall time since the epoch at `now`.
+    wall: Cell<Duration>,
     spelled: RefCell<Spelled>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
         let now = Instant::now();
-        Self { epoch: Cell::new(wall()), started: Cell::new(now), now: Cell::new(now), spelled: RefCell::default() }
+        let wall = wall();
+        Self {
+            epoch: Cell::new(wall),
+            started: Cell::new(now),
+            now: Cell::new(now),
+            wall: Cell::new(wall),
+            spelled: RefCell::default(),
+        }
     }
 }
 
@@ -398,14 +479,19 @@ struct Spelled {
 impl Clock {
     /// Looks at the clock: when a request arrives, when an upstream answers, when a request ends.
     pub fn update(&self) {
-        self.now.set(Instant::now());
+        let now = turn::now();
+        if self.now.replace(now) != now {
+            self.wall.set(self.epoch.get() + now.saturating_duration_since(self.started.get()));
+        }
     }
 
     /// Follows the wall clock, which may have been set.
     fn follow(&self) {
-        self.update();
-        self.started.set(self.now.get());
-        self.epoch.set(wall());
+        let (now, wall) = (Instant::now(), wall());
+        self.now.set(now);
+        self.started.set(now);
+        self.epoch.set(wall);
+        self.wall.set(wall);
     }
 
     /// The time for measuring.
@@ -420,7 +506,7 @@ impl Clock {
 
     /// Since the epoch.
     pub fn now(&self) -> Duration {
-        self.epoch.get() + self.now.get().saturating_duration_since(self.started.get())
+        self.wall.get()
     }
 
     /// Milliseconds since the epoch.

@@ -3,11 +3,24 @@
 
 pub use crate::process::{Level, Line};
 
-use crate::http::{Http, connection::Connection, exchange::Exchange, modules::error_log::Conf};
+use crate::{
+    http::{Http, connection::Connection, exchange::Exchange, modules::error_log::Conf},
+    upstream::Reason,
+};
+
+/// What a line about a request says of an upstream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// `upstream: "…"`
+    pub upstream: Option<&'a str>,
+    /// Why it failed; in `error_log … json` only.
+    pub reason: Option<Reason>,
+}
 
 /// Writes a line about a request to every target of `conf` that keeps its level (`ngx_http_log_error`).
-pub fn request_line(exchange: &Exchange, conf: &Conf, level: Level, message: &str, upstream: Option<&str>) {
+pub fn request_line(exchange: &Exchange, conf: &Conf, level: Level, message: &str, asked: Asked<'_>) {
     let mut line = Line::new(level, message.as_bytes());
+    line.reason = asked.reason.map(Reason::word);
     line.connection = Some(exchange.connection.serial);
     line.about("client", exchange.remote_ip().as_bytes());
     line.about("server", &exchange.server.name[..]);
@@ -15,7 +28,7 @@ pub fn request_line(exchange: &Exchange, conf: &Conf, level: Level, message: &st
     if exchange.depth > 0 {
         line.quote("subrequest", &exchange.path[..]);
     }
-    if let Some(upstream) = upstream {
+    if let Some(upstream) = asked.upstream {
         line.quote("upstream", upstream.as_bytes());
     }
     for (name, field) in [("host", "host"), ("referrer", "referer")] {

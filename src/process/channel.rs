@@ -38,18 +38,25 @@ pub(super) enum Kind {
     Quit,
     /// To the worker: end now.
     Terminate,
+    /// To the worker: there was to be another bundle, and why there is none.
+    Refused,
     /// To the master: the bundle serves.
     Serving,
     /// To the master: it does not, and why.
     Fault,
     /// To the master: somebody asked the worker to reopen its logs.
     PleaseReopen,
+    /// To the master: a piece of what is to be in a file.
+    Keep,
+    /// To the worker: it was taken.
+    Kept,
 }
 
 impl Kind {
     fn from_number(number: u32) -> Option<Self> {
-        use Kind::{Fault, PleaseReopen, Quit, Reopen, Serve, Serving, Terminate};
-        [Serve, Reopen, Quit, Terminate, Serving, Fault, PleaseReopen].into_iter().find(|&kind| kind as u32 == number)
+        use Kind::{Fault, Keep, Kept, PleaseReopen, Quit, Refused, Reopen, Serve, Serving, Terminate};
+        let all = [Serve, Reopen, Quit, Terminate, Refused, Serving, Fault, PleaseReopen, Keep, Kept];
+        all.into_iter().find(|&kind| kind as u32 == number)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Line<'l> {
     pub message: Cow<'l, [u8]>,
     /// What else is known, in order.
     pub about: Vec<About<'l>>,
+    /// Why it failed, in one word. nginx's own form has no place for it.
+    pub reason: Option<&'static str>,
 }
 
 /// Something that is said behind the message.
@@ -33,7 +35,7 @@ pub struct About<'l> {
 impl<'l> Line<'l> {
     /// A line about nothing but what it says.
     pub fn new(level: Level, message: impl Into<Cow<'l, [u8]>>) -> Self {
-        Self { level, connection: None, message: message.into(), about: Vec::new() }
+        Self { level, connection: None, message: message.into(), about: Vec::new(), reason: None }
     }
 
     /// Adds what is known.
@@ -109,6 +111,9 @@ impl<'l> Line<'l> {
         field(&mut line, "message", &self.message);
         for About { name, value, .. } in &self.about {
             field(&mut line, name, value);
+        }
+        if let Some(reason) = self.reason {
+            field(&mut line, "reason", reason.as_bytes());
         }
         line.extend_from_slice(b"}\n");
         line

@@ -19,6 +19,7 @@ mod daemon;
 mod errno;
 mod files;
 mod invocation;
+pub mod keep;
 mod line;
 mod log;
 mod master;
@@ -26,6 +27,7 @@ pub mod needs;
 mod pid;
 pub mod profile;
 mod program;
+pub mod reloads;
 mod resolve;
 mod resources;
 mod signals;
@@ -35,6 +37,7 @@ mod sys;
 mod syslog;
 mod tcp;
 mod title;
+pub mod turn;
 mod user;
 pub mod worker;
 
@@ -45,8 +48,9 @@ pub use self::{
     line::Line,
     log::{Level, console},
     program::{Opened, Program, Reading, Ready, Report},
+    resolve::look_up,
     resources::{Call, Facts, ReadError, Recorder, Resources},
     start::run,
     syslog::{Lost, Syslog},
-    tcp::{TcpInfo, tcp_info},
+    tcp::{TcpInfo, local_address, tcp_info},
 };

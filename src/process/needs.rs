@@ -19,6 +19,8 @@ pub struct Needs {
     pub directories: Vec<PathBuf>,
     /// The same, where it does no harm if there is none.
     pub optional_directories: Vec<PathBuf>,
+    /// Files that are kept up to date while the server serves (`state`).
+    pub kept: Vec<PathBuf>,
     /// `pid`, a full path.
     pub pid: PathBuf,
     /// `daemon`.
@@ -44,6 +46,7 @@ impl Default for Needs {
             error_logs: Vec::new(),
             directories: Vec::new(),
             optional_directories: Vec::new(),
+            kept: Vec::new(),
             pid: PathBuf::new(),
             daemon: true,
             master_process: true,

@@ -3,6 +3,7 @@
 use std::{future::Future, path::PathBuf, sync::Arc};
 
 use super::{
+    keep::Keeper,
     files::{LogFile, LogFiles},
     invocation::Invocation,
     log::Level,
@@ -75,12 +76,18 @@ pub struct Report {
 pub struct Opened {
     pub(super) logs: LogFiles,
     pub(super) syslogs: Syslogs,
+    pub(super) keeper: Arc<Keeper>,
 }
 
 impl Opened {
     /// The log the configuration names by this path.
     pub fn log(&self, path: &std::path::Path) -> Option<Arc<LogFile>> {
         self.logs.get(path).cloned()
+    }
+
+    /// Who has files written that the needs name as kept.
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
     }
 
     /// Who sends to a syslog server that the needs name.

@@ -10,6 +10,19 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ptr,
 };
+use tokio::sync::oneshot;
+
+/// Every address of a name, while the server runs. The system may take its time: a thread of its own waits for it, so that
+/// nothing else does, not even the end of the process.
+pub async fn look_up(host: String) -> Vec<IpAddr> {
+    let (tell, told) = oneshot::channel();
+    // Who has asked may have left.
+    let ask = move || drop(tell.send(addresses(host.as_bytes())));
+    match std::thread::Builder::new().name("resolver".to_owned()).spawn(ask) {
+        Ok(_) => told.await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    }
+}
 
 /// Every address of a name, in the resolver's order, repeated where it repeats them.
 /// With AI_ADDRCONFIG a machine without IPv6 gets no IPv6 addresses. An empty answer means "host not found".
@@ -54,6 +67,12 @@ mod tests {
     #[test]
     fn a_literal_address_is_its_own_answer() {
         assert_eq!(addresses(b"127.0.0.1"), [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_while_others_go_on() {
+        assert_eq!(look_up("127.0.0.1".to_owned()).await, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+        assert!(look_up(String::new()).await.is_empty());
     }
 
     #[test]

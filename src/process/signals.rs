@@ -156,6 +156,12 @@ impl Waker {
         Ok((WakeHandle { pipe: self.write.try_clone()?.into(), woken: woken.clone() }, woken))
     }
 
+    /// Wakes the loop.
+    pub(super) fn wake(&self) {
+        // A full pipe is awake already.
+        let _ = rustix::io::write(&self.write, &[1]);
+    }
+
     /// Forgets what woke us.
     pub(super) fn clear(&self) {
         let mut bytes = [0; 64];

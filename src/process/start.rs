@@ -42,7 +42,7 @@ pub fn run<P: Program>(program: P, invocation: Invocation) -> ExitCode {
     let (facts, answers) = resources.into_parts();
     let daemonized = inherited.is_some() || needs.daemon;
     let process_name = sys::process_name();
-    let bundle = Bundle { invocation: invocation.clone(), facts, answers, process_name, daemonized };
+    let bundle = Bundle { invocation: invocation.clone(), facts, answers, process_name, daemonized, respawned: 0 };
     if invocation.test {
         return test(&invocation, bundle, needs, &dump, &log);
     }

@@ -1,8 +1,11 @@
-//! What the system measures of a TCP connection.
+//! What the system knows of a TCP connection.
 
-#![allow(unsafe_code, reason = "the system's own structure is read by getsockopt, which no safe call here wraps")]
+#![allow(
+    unsafe_code,
+    reason = "sockets are asked about by their numbers, and the system's own structure is read by getsockopt"
+)]
 
-use std::mem;
+use std::{mem, net::SocketAddr, os::fd::BorrowedFd};
 
 /// A few numbers of `TCP_INFO`, for `$tcpinfo_rtt` and its kin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,16 @@ pub fn tcp_info(descriptor: i32) -> Option<TcpInfo> {
     })
 }
 
+/// The address a client connected to, by its socket's number; `None` if there is no such TCP socket.
+pub fn local_address(descriptor: i32) -> Option<SocketAddr> {
+    if descriptor < 0 {
+        return None;
+    }
+    // SAFETY: it is borrowed for one call, which a number that is no socket makes fail.
+    let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    rustix::net::getsockname(socket).ok()?.try_into().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +63,14 @@ mod tests {
         assert!(tcp_info(stream.as_raw_fd()).unwrap().snd_cwnd > 0);
         assert_eq!(tcp_info(UdpSocket::bind("127.0.0.1:0").unwrap().as_raw_fd()), None);
         assert_eq!(tcp_info(-1), None);
+    }
+
+    #[test]
+    fn a_connection_knows_the_address_it_was_made_to() {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let stream = TcpStream::connect(("127.0.0.2", listener.local_addr().unwrap().port())).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(local_address(accepted.as_raw_fd()), stream.peer_addr().ok());
+        assert_eq!(local_address(-1), None);
     }
 }

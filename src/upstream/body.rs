@@ -1,7 +1,7 @@
 //! The body of an upstream's answer, as it comes.
 
 use super::{
-    Failure, Outcome,
+    Failure, Outcome, Reason,
     link::Link,
     pass,
     peer::Peer,
@@ -60,6 +60,7 @@ struct Pipe {
     source: Option<Source>,
     /// Why it ended too early.
     failed: Option<String>,
+    reason: Option<Reason>,
     /// How much is kept for a client that is behind; `None` where it is not buffered.
     bounds: Option<Arc<Bounds>>,
     spool: Option<Box<Spool>>,
@@ -135,6 +136,7 @@ impl UpstreamBody {
             shape: None,
             source: None,
             failed: None,
+            reason: None,
             bounds: None,
             spool: None,
             next: None,
@@ -234,6 +236,9 @@ impl UpstreamBody {
             (attempt.bytes_sent, attempt.bytes_received) = pipe.traffic();
             attempt.response_ms = pipe.took.or_else(|| pipe.began.map(|began| now.millis_since(began)));
             attempt.response_length = pipe.counted();
+            if pipe.reason.is_some() {
+                attempt.reason = pipe.reason;
+            }
         }
         if pipe.failed.is_some() || !pipe.rest.notes().is_empty() {
             pipe.tell(exchange);
@@ -433,9 +438,9 @@ impl Pipe {
                     Some(Ok(_)) => {}
                     Some(Err(failure)) => {
                         self.failed = Some(failure.to_string());
-                        self.release();
+                        self.release(false);
                     }
-                    None => self.release(),
+                    None => self.release(true),
                 }
                 Poll::Ready(next.map(|piece| piece.map_err(BodyError::Upstream)))
             }
@@ -445,6 +450,7 @@ impl Pipe {
                 let until = *self.until.get_or_insert_with(|| time::Instant::now() + self.gap);
                 ready!(lease.link.deadline.poll(cx, until));
                 self.failed = Some(Failure::Timeout.to_string());
+                self.reason = Some(Reason::TimeoutRead);
                 self.end(false);
                 Poll::Ready(Some(Err(BodyError::Upstream(Failure::Timeout))))
             }
@@ -459,6 +465,9 @@ impl Pipe {
         {
             store.write(piece);
         }
+        if let Some(Err(failure)) = &next {
+            self.reason = Some(Reason::of(failure, false));
+        }
         // Who knows the length never asks for more than that.
         if matches!(next, None | Some(Err(_))) || self.rest.is_over() {
             self.end(!matches!(next, Some(Err(_))));
@@ -467,9 +476,24 @@ impl Pipe {
     }
 
     /// The peer is done with, however it went: its answer was taken.
-    fn release(&mut self) {
+    fn release(&mut self, whole: bool) {
         if let Some(mut selection) = self.selection.take() {
+            self.count(&selection, whole);
             selection.done(Outcome::Success, self.worker.clock.millis());
+        }
+    }
+
+    /// Counts what the peer did.
+    fn count(&self, selection: &Selection, whole: bool) {
+        let Some(stats) = selection.current().and_then(|peer| selection.group().stats(peer)) else { return };
+        let (sent, received) = self.traffic();
+        stats.moved(sent, received);
+        if let Some(reason) = self.reason {
+            stats.failed(reason, self.worker.clock.millis());
+        }
+        if let Some(began) = self.began.filter(|_| whole) {
+            let now = if self.waited { Instant::now() } else { self.worker.clock.instant() };
+            stats.finished(now.saturating_duration_since(began));
         }
     }
 
@@ -492,7 +516,7 @@ impl Pipe {
         if let Some(lease) = self.lease.take().filter(|lease| well && lease.keep && self.rest.is_clean()) {
             lease.give_back(None);
         }
-        self.release();
+        self.release(well);
     }
 
     /// Writes what there is to say about it to the error log.
@@ -533,7 +557,7 @@ impl Drop for Pipe {
                 false => lease.worker.pool.see_off(lease.link, rest, lease.worker.clock.instant() + self.gap),
             }
         }
-        self.release();
+        self.release(false);
     }
 }
 

@@ -12,9 +12,12 @@ pub enum Failure {
     /// No connection in time.
     #[error("upstream timed out (110: Connection timed out)")]
     ConnectTimeout,
-    /// The request could not be sent, or no answer came, in time.
+    /// No answer came in time.
     #[error("upstream timed out (110: Connection timed out)")]
     Timeout,
+    /// The request could not be sent in time.
+    #[error("upstream timed out (110: Connection timed out)")]
+    SendTimeout,
     /// The connection broke; the text is the system's.
     #[error("{0} failed ({1})")]
     Io(&'static str, String),
@@ -24,6 +27,9 @@ pub enum Failure {
     /// The answer is no HTTP.
     #[error("{0}")]
     Invalid(String),
+    /// The head of the answer is longer than the buffer for it.
+    #[error("upstream sent too big header")]
+    TooBig,
     /// It said what it must not say (`fastcgi_catch_stderr`), which was logged.
     #[error("")]
     Caught,
@@ -62,8 +68,8 @@ impl Failure {
     pub fn case(&self) -> Option<u32> {
         match self {
             Self::Connect(..) | Self::Io(..) | Self::Closed => Some(cases::ERROR),
-            Self::ConnectTimeout | Self::Timeout => Some(cases::TIMEOUT),
-            Self::Invalid(_) | Self::Caught => Some(cases::INVALID_HEADER),
+            Self::ConnectTimeout | Self::Timeout | Self::SendTimeout => Some(cases::TIMEOUT),
+            Self::Invalid(_) | Self::TooBig | Self::Caught => Some(cases::INVALID_HEADER),
             Self::Client(_) | Self::Local(_) => None,
         }
     }
@@ -71,7 +77,7 @@ impl Failure {
     /// The status the client gets when nobody else is asked.
     pub fn status(&self) -> u16 {
         match self {
-            Self::ConnectTimeout | Self::Timeout => 504,
+            Self::ConnectTimeout | Self::Timeout | Self::SendTimeout => 504,
             Self::Client(_) => 499,
             Self::Local(_) => 500,
             _ => 502,
@@ -82,7 +88,7 @@ impl Failure {
     pub fn action(&self, sent: bool) -> &'static str {
         match self {
             Self::Connect(..) | Self::ConnectTimeout | Self::Local(_) => "connecting to upstream",
-            Self::Client(_) => "sending request to upstream",
+            Self::Client(_) | Self::SendTimeout => "sending request to upstream",
             Self::Io("writev()" | "send()", _) if !sent => "sending request to upstream",
             _ => "reading response header from upstream",
         }

@@ -2,11 +2,16 @@
 
 use super::{
     balance::{Balance, Random},
+    edit::{Dynamics, Written},
+    health::Terms,
+    load::Sources,
     members::Members,
     peer::{Address, Peer, ServerLine},
     queue::Queue,
     resolve::{Found, Resolved, Resolving},
     selection::{Client, Selection},
+    state::State,
+    stats::{Picks, Stats},
     sticky::Sticky,
 };
 use crate::http::template::Template;
@@ -15,7 +20,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -40,11 +45,29 @@ pub struct Group {
     pub queue: Option<Queue>,
     /// The names that are looked up while the server runs.
     pub resolving: Resolving,
+    /// Where the loads of its peers are known from.
+    pub loads: Sources,
+    /// `zone`: its name. Without one nothing is counted.
+    pub zone: Option<String>,
+    picks: OnceLock<Box<Picks>>,
+    /// The file that says who belongs to it.
+    pub state: Option<State>,
+    /// How its membership may change at run time.
+    pub dynamics: Dynamics,
+    pub(super) written: Written,
+    /// How its peers are checked, once the whole configuration is known.
+    pub(super) checks: OnceLock<Vec<Terms>>,
     members: ArcSwap<Members>,
     /// Held while the membership changes.
-    changing: Mutex<()>,
+    pub(super) changing: Mutex<()>,
+    /// Told whenever the membership has changed; for those who look after each peer.
+    pub changed: Arc<tokio::sync::Notify>,
+    /// Another generation took over the membership: it is changed there from now on.
+    pub(super) superseded: AtomicBool,
+    /// Who was removed, and may serve requests still.
+    pub(super) removed: Mutex<Vec<Arc<Peer>>>,
     /// The number of the next peer that joins.
-    next_id: AtomicU32,
+    pub(super) next_id: AtomicU32,
     /// Held while a peer is chosen, so that sequences are exact whatever the number of threads.
     /// Shared with the generations this one adopted.
     lock: OnceLock<Arc<Mutex<Random>>>,
@@ -85,15 +108,17 @@ impl Group {
         balance: Balance,
         servers: Vec<(ServerLine, Vec<Address>)>,
     ) -> Result<Self, NoServers> {
-        Self::with_names(name, balance, servers, Resolving::default())
+        Self::with_names(name, balance, servers, Resolving::default(), Dynamics::default())
     }
 
-    /// The same, and some lines are names that are looked up while the server runs: their peers come later.
+    /// The same, and some lines are names that are looked up while the server runs: their peers come later. Others may
+    /// join and leave, if `dynamics` says so.
     pub fn with_names(
         name: impl Into<String>,
         balance: Balance,
         servers: Vec<(ServerLine, Vec<Address>)>,
         resolving: Resolving,
+        dynamics: Dynamics,
     ) -> Result<Self, NoServers> {
         let name = name.into();
         let mut id = 0;
@@ -108,7 +133,7 @@ impl Group {
             }
         }
         let [primary, backup] = peers;
-        if primary.is_empty() && !resolving.names.iter().any(|name| !name.line.backup) {
+        if primary.is_empty() && !dynamics.begins_empty && !resolving.names.iter().any(|name| !name.line.backup) {
             return Err(NoServers(name));
         }
         Ok(Self {
@@ -118,9 +143,19 @@ impl Group {
             key: None,
             sticky: None,
             queue: None,
+            written: Written::new(&servers, &resolving),
+            loads: Sources::default(),
+            zone: None,
+            picks: OnceLock::new(),
             resolving,
+            dynamics,
+            state: None,
+            checks: OnceLock::new(),
             members: ArcSwap::from_pointee(Members::new(balance, primary, backup)),
             changing: Mutex::default(),
+            changed: Arc::default(),
+            superseded: AtomicBool::new(false),
+            removed: Mutex::default(),
             next_id: AtomicU32::new(id),
             lock: OnceLock::new(),
         })
@@ -152,6 +187,9 @@ impl Group {
         if let (Some(own), Some(earlier)) = (&self.queue, &previous.queue) {
             own.adopt(earlier);
         }
+        if let Some(kept) = self.keep_members(previous) {
+            return kept;
+        }
         self.adopt_names(previous);
         let mut known: HashMap<_, VecDeque<Arc<Peer>>> = HashMap::new();
         for peer in previous.peers() {
@@ -172,7 +210,16 @@ impl Group {
         let mut peers = self.members().sets().map(<[_]>::to_vec);
         for (line, name) in self.resolving.names.iter().enumerate() {
             let same = |earlier: &&Resolved| earlier.is_same_name(name);
-            let Some(at) = previous.resolving.names.iter().position(|earlier| same(&earlier)) else { continue };
+            let Some(at) = previous.resolving.names.iter().position(|earlier| same(&earlier)) else {
+                // Nobody knows it any more: it is who it was when somebody did.
+                if name.at_first {
+                    for (set, earlier) in peers.iter_mut().zip(before.sets()) {
+                        let known = earlier.iter().filter(|peer| name.was(peer));
+                        set.extend(known.map(|peer| Arc::new(name.renew(line, self.take_id(), peer))));
+                    }
+                }
+                continue;
+            };
             name.copy_validity(&previous.resolving.names[at]);
             for (set, earlier) in peers.iter_mut().zip(before.sets()) {
                 let found = earlier.iter().filter(|peer| peer.found_by == Some(at));
@@ -214,11 +261,13 @@ impl Group {
         }
     }
 
-    fn replace(&self, [primary, backup]: [Vec<Arc<Peer>>; 2]) {
+    pub(super) fn replace(&self, [primary, backup]: [Vec<Arc<Peer>>; 2]) {
+        primary.iter().chain(&backup).for_each(|peer| self.enroll(peer));
         self.members.store(Arc::new(Members::new(self.balance, primary, backup)));
+        self.changed.notify_waiters();
     }
 
-    fn take_id(&self) -> u32 {
+    pub(super) fn take_id(&self) -> u32 {
         self.next_id.fetch_add(1, Relaxed)
     }
 
@@ -230,6 +279,37 @@ impl Group {
     /// All peers there are now: primary servers first, each in the order written.
     pub fn peers(&self) -> impl DoubleEndedIterator<Item = Arc<Peer>> {
         self.members().sets().concat().into_iter()
+    }
+
+    /// Nobody belongs to it because no name was found to be anybody's.
+    pub(super) fn is_unresolved(&self) -> bool {
+        !self.resolving.names.is_empty() && self.peers().next().is_none()
+    }
+
+    /// The servers whose names nobody has known since the start (`resolver_on_start retry`), as they are written.
+    pub fn unresolved(&self) -> Vec<&str> {
+        let names = self.resolving.names.iter().enumerate();
+        let peers: Vec<_> = self.peers().collect();
+        let found = |line| peers.iter().any(|peer| peer.found_by == Some(line));
+        names.filter(|(line, name)| name.at_first && !found(*line)).map(|(_, name)| &*name.line.server).collect()
+    }
+
+    /// The numbers of the peers that were chosen last, the very last one at the end; in a group with a `zone`.
+    pub fn picks(&self) -> Vec<u32> {
+        self.picks.get().map(|picks| picks.read()).unwrap_or_default()
+    }
+
+    /// Counts that a peer was chosen. To be called under the group's lock.
+    pub(super) fn count_pick(&self, peer: &Peer, now: u64) {
+        if self.zone.is_some() {
+            self.picks.get_or_init(Box::default).push(peer.id);
+            peer.counted().choose(now);
+        }
+    }
+
+    /// Where it is counted what a peer does; `None` where nothing is counted.
+    pub(super) fn stats<'p>(&self, peer: &'p Peer) -> Option<&'p Stats> {
+        self.zone.as_ref().map(|_| peer.counted())
     }
 
     pub(super) fn members(&self) -> Arc<Members> {

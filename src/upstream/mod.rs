@@ -11,19 +11,26 @@
 pub mod balance;
 pub mod body;
 pub mod connect;
+pub mod edit;
 pub mod failure;
 pub mod group;
+pub mod health;
 pub mod link;
+pub mod load;
 pub mod local;
 mod members;
 pub mod pass;
 pub mod peer;
 pub mod pool;
+pub mod probe;
 pub mod queue;
+pub mod reason;
 pub mod resolve;
 pub mod selection;
 mod shape;
+pub mod stats;
 pub mod spool;
+pub mod state;
 pub mod sticky;
 pub mod store;
 pub mod wire;
@@ -32,6 +39,7 @@ pub use balance::Balance;
 pub use failure::Failure;
 pub use group::{Group, Keepalive, NoServers};
 pub use peer::{Address, Peer, ServerLine};
+pub use reason::Reason;
 pub use selection::{Client, NoLive, Outcome, Selection};
 
 #[cfg(test)]

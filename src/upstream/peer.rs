@@ -1,5 +1,6 @@
 //! One server of an upstream: where it is, what the `server` line says of it, and how it is doing.
 
+use super::{health::Health, load::Load, stats::{Numbers, Stats}};
 pub use crate::config::values::{Address, ip_text};
 use md5::{Digest, Md5};
 use std::sync::{
@@ -20,6 +21,8 @@ pub struct Peer {
     pub line: Arc<ServerLine>,
     /// The line whose name it is an address of, where that is looked up at run time.
     pub(super) found_by: Option<usize>,
+    /// It joined while the server ran, and is not written in the configuration.
+    pub(super) added: bool,
     /// What is known of it at run time. Set on first use, or taken over from the generation before.
     live: OnceLock<Arc<Live>>,
     sid: OnceLock<Box<[u8]>>,
@@ -72,6 +75,8 @@ impl Default for ServerLine {
 pub(super) struct Live {
     /// Requests under way (nginx's `conns`). Lowered without the group's lock.
     conns: AtomicU32,
+    /// What is known of it by checking it.
+    pub(super) health: Health,
     pub(super) current_weight: Guarded,
     pub(super) effective_weight: Guarded,
     /// Failures since it was last found good.
@@ -84,6 +89,10 @@ pub(super) struct Live {
     pub(super) times: Times,
     /// How it recovers; for lines with `slow_start`.
     pub(super) recovery: Recovery,
+    /// What it says it has to do; for `least_load`.
+    pub(super) load: Load,
+    /// What is counted of it; from when it is first asked on, in a group with a `zone`.
+    stats: OnceLock<Box<Stats>>,
 }
 
 /// How long answers took, in milliseconds: moving averages, and what requests under way add to them
@@ -136,12 +145,34 @@ impl Guarded {
 impl Peer {
     pub(super) fn new(id: u32, line: Arc<ServerLine>, address: Address) -> Self {
         let (name, live, sid) = (address.to_string(), OnceLock::new(), OnceLock::new());
-        Self { id, name, address, line, found_by: None, live, sid }
+        Self { id, name, address, line, found_by: None, added: false, live, sid }
     }
 
     /// The same, found by looking up the name of a line.
     pub(super) fn found(id: u32, line: Arc<ServerLine>, address: Address, by: usize) -> Self {
         Self { found_by: Some(by), ..Self::new(id, line, address) }
+    }
+
+    /// One that joins while the server runs.
+    pub(super) fn added(id: u32, line: Arc<ServerLine>, address: Address) -> Self {
+        Self { added: true, ..Self::new(id, line, address) }
+    }
+
+    /// The same peer with other parameters. At another address it begins afresh.
+    pub(super) fn with_line(&self, line: Arc<ServerLine>, address: Option<Address>) -> Self {
+        let moves = address.as_ref().is_some_and(|address| *address != self.address);
+        let address = address.unwrap_or_else(|| self.address.clone());
+        let (found_by, added) = (self.found_by, self.added);
+        let changed = Self { found_by, added, ..Self::new(self.id, line, address) };
+        if !moves {
+            changed.adopt(self);
+        }
+        changed
+    }
+
+    /// The same peer under another number.
+    pub(super) fn with_id(&self, id: u32) -> Self {
+        Self { id, ..self.with_line(Arc::clone(&self.line), None) }
     }
 
     /// What `sticky` knows it by: its `route=`, or the MD5 of its name (`ngx_http_upstream_init_round_robin_sid`).
@@ -165,6 +196,21 @@ impl Peer {
         self.live.get().map_or(0, |live| live.fails.get())
     }
 
+    /// What is counted of it; `None` where nothing was, yet.
+    pub fn stats(&self) -> Option<&Stats> {
+        self.live.get().and_then(|live| live.stats.get()).map(|stats| &**stats)
+    }
+
+    /// What was counted of it by millisecond `now` since the epoch.
+    pub fn numbers(&self, now: u64) -> Numbers {
+        self.stats().map(|stats| stats.read(now)).unwrap_or_default()
+    }
+
+    /// Where it is counted what it does.
+    pub fn counted(&self) -> &Stats {
+        self.live().stats.get_or_init(Box::default)
+    }
+
     /// The weight that counts now: lowered by failures, growing back by one at each choice.
     pub fn effective_weight(&self) -> i64 {
         self.live.get().map_or(self.weight(), |live| live.effective_weight.get())
@@ -185,9 +231,25 @@ impl Peer {
         })
     }
 
-    /// Neither `down` nor at its `max_conns`: all that is asked of a lone server.
+    /// Neither `down` nor held out by checks nor at its `max_conns`: all that is asked of a lone server.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_down() && self.is_below_max_conns()
+        !self.is_down() && !self.is_held() && self.is_below_max_conns()
+    }
+
+    /// What is known of it by checking it, if anything is known of it at all.
+    pub(super) fn health(&self) -> Option<&Health> {
+        self.live.get().map(|live| &live.health)
+    }
+
+    /// Nobody holds it any longer: failures are forgiven, and it gets its whole share bit by bit from millisecond `now`
+    /// on.
+    pub(super) fn recover(&self, now: u64) {
+        let live = self.live();
+        live.fails.set(0);
+        if self.line.slow_start > 0 {
+            live.recovery.since.set(now as i64);
+            live.recovery.claim.set(0);
+        }
     }
 
     /// Not for everybody: `down` or `drain`.
@@ -201,7 +263,7 @@ impl Peer {
 
     /// Whether a request that belongs to it may ask it at second `now`.
     pub(super) fn is_usable_by_its_own(&self, now: i64) -> bool {
-        !self.line.down && self.is_below_max_conns() && !self.is_taken_out(now)
+        !self.line.down && !self.is_held() && self.is_below_max_conns() && !self.is_taken_out(now)
     }
 
     /// The weight of its line, never 0.
@@ -209,10 +271,16 @@ impl Peer {
         i64::from(self.line.weight.max(1))
     }
 
+    /// What is known of it at run time, if anything is.
+    pub(super) fn known(&self) -> Option<&Live> {
+        self.live.get().map(|live| &**live)
+    }
+
     pub(super) fn live(&self) -> &Arc<Live> {
         self.live.get_or_init(|| {
             Arc::new(Live {
                 conns: AtomicU32::new(0),
+                health: Health::default(),
                 current_weight: Guarded::default(),
                 effective_weight: Guarded(AtomicI64::new(self.weight())),
                 fails: Guarded::default(),
@@ -220,6 +288,8 @@ impl Peer {
                 checked: Guarded::default(),
                 times: Times::default(),
                 recovery: Recovery::default(),
+                load: Load::default(),
+                stats: OnceLock::new(),
             })
         })
     }

@@ -33,7 +33,7 @@ impl Key {
             (Some(own), Some(other)) => Weak::ptr_eq(own, other),
             (Some(_), None) => false,
         };
-        placed && idle.local == self.local && idle.peer.address == self.peer.address
+        placed && idle.local == self.local && idle.peer.0.address == self.peer.address
     }
 
     pub fn peer(&self) -> &Arc<Peer> {
@@ -56,13 +56,32 @@ struct Leaving {
 }
 
 struct Idle {
-    peer: Arc<Peer>,
+    peer: Parked,
     local: Option<Local>,
     place: Option<Weak<Location>>,
     link: Box<Link>,
     /// What still has to come of the last answer: its end, which nobody waited for.
     rest: Option<AnswerBody>,
     until: Instant,
+}
+
+/// The peer of an idle connection, which counts it where it counts anything.
+struct Parked(Arc<Peer>, bool);
+
+impl Parked {
+    fn new(key: &Key) -> Self {
+        let stats = key.group.stats(&key.peer);
+        stats.inspect(|stats| stats.keep(true));
+        Self(Arc::clone(&key.peer), stats.is_some())
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.counted().keep(false);
+        }
+    }
 }
 
 /// What may be done with an idle connection.
@@ -120,7 +139,7 @@ impl Pool {
             None => groups.entry(key.group.name.clone()).or_default(),
         };
         let until = now + keepalive.timeout;
-        let (peer, place) = (Arc::clone(&key.peer), key.place.clone());
+        let (peer, place) = (Parked::new(key), key.place.clone());
         idle.push_back(Idle { peer, local: key.local, place, link, rest, until });
         while idle.len() > keepalive.connections {
             idle.pop_front();

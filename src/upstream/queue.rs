@@ -1,11 +1,12 @@
 //! `queue`: requests wait for a peer while all are busy, first come, first served.
 
+use crate::observe::counts::{Counter, Histogram, Spread};
 use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicUsize,
-            Ordering::{AcqRel, Acquire},
+            AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed},
         },
     },
     time::Duration,
@@ -24,8 +25,14 @@ pub struct Queue {
 
 /// Who waits, in all threads and generations.
 #[derive(Debug, Default)]
-struct Line {
+pub(super) struct Line {
     waiting: AtomicUsize,
+    /// How many found no place.
+    overflows: AtomicU64,
+    /// How many nobody took in time.
+    pub(super) timeouts: Counter<true>,
+    /// How long those waited that were taken.
+    pub(super) waits: Histogram<true>,
     called: Notify,
 }
 
@@ -50,10 +57,35 @@ impl Queue {
         self.line().waiting.load(Acquire)
     }
 
+    /// How many found no place.
+    pub fn overflows(&self) -> u64 {
+        self.line().overflows.load(Relaxed)
+    }
+
+    /// How many nobody took in time.
+    pub fn timeouts(&self) -> u64 {
+        self.line().timeouts.get()
+    }
+
+    /// How long those waited that were taken.
+    pub fn waits(&self) -> Spread {
+        self.line().waits.read()
+    }
+
+    /// Begins to count anew.
+    pub fn reset_overflows(&self) {
+        self.line().timeouts.reset();
+        self.line().waits.reset();
+        self.line().overflows.store(0, Relaxed);
+    }
+
     /// A place in it, unless it is full. It is left when what comes back is dropped.
     pub fn enter(&self) -> Option<Place> {
         let room = |waiting| (waiting < self.most).then_some(waiting + 1);
-        self.line().waiting.fetch_update(AcqRel, Acquire, room).ok()?;
+        if self.line().waiting.fetch_update(AcqRel, Acquire, room).is_err() {
+            self.line().overflows.fetch_add(1, Relaxed);
+            return None;
+        }
         Some(Place { line: Arc::clone(self.line()) })
     }
 
@@ -63,7 +95,7 @@ impl Queue {
         let _ = self.line.set(Arc::clone(previous.line()));
     }
 
-    fn line(&self) -> &Arc<Line> {
+    pub(super) fn line(&self) -> &Arc<Line> {
         self.line.get_or_init(Arc::default)
     }
 }

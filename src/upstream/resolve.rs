@@ -44,8 +44,12 @@ pub struct Resolved {
     /// `service=`: the name is that of a service, whose servers have ports of their own.
     pub service: Option<String>,
     pub port: u16,
+    /// It is looked up until there is an answer, and that is kept: nobody knew it when the server started.
+    pub at_first: bool,
     /// Until which second since the epoch the last answer holds.
     valid: AtomicU64,
+    /// The second since the epoch of the last answer.
+    answered: AtomicU64,
 }
 
 /// One address that a name stands for.
@@ -62,7 +66,13 @@ pub struct Found {
 
 impl Resolved {
     pub fn new(line: ServerLine, host: String, service: Option<String>, port: u16) -> Self {
-        Self { line, host, service, port, valid: AtomicU64::new(0) }
+        let at_first = false;
+        Self { line, host, service, port, at_first, valid: AtomicU64::new(0), answered: AtomicU64::new(0) }
+    }
+
+    /// A name that nobody knew when the server started (`resolver_on_start retry`).
+    pub fn at_first(line: ServerLine, host: String, port: u16) -> Self {
+        Self { at_first: true, ..Self::new(line, host, None, port) }
     }
 
     /// Until which second since the epoch the last answer holds; 0 before there was one.
@@ -75,12 +85,28 @@ impl Resolved {
         self.valid.store(second, Relaxed);
     }
 
+    /// The second since the epoch of the last answer; 0 before there was one.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
+    }
+
+    /// There is an answer.
+    pub fn set_answered(&self, second: u64) {
+        self.answered.store(second, Relaxed);
+    }
+
     pub(super) fn copy_validity(&self, previous: &Self) {
         self.set_valid(previous.valid());
+        self.set_answered(previous.answered());
     }
 
     pub(super) fn is_same_name(&self, other: &Self) -> bool {
         self.host == other.host && self.service == other.service && self.line.backup == other.line.backup
+    }
+
+    /// Whether a peer of the generation before came from the same name, which was known then.
+    pub(super) fn was(&self, peer: &Peer) -> bool {
+        peer.found_by.is_none() && peer.line.server == self.line.server && peer.line.backup == self.line.backup
     }
 
     /// Whether a peer of this name is what was found.
@@ -131,7 +157,7 @@ impl Resolved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::{Balance, Client, Group, Outcome};
+    use crate::upstream::{Balance, Client, Group, Outcome, edit::Dynamics};
 
     fn group(lines: &[(&str, Option<&str>, bool)]) -> Arc<Group> {
         let name = |(host, service, backup): &(&str, Option<&str>, bool)| {
@@ -141,7 +167,7 @@ mod tests {
         let names = Resolving::new(lines.iter().map(name).collect(), None, Duration::ZERO);
         let fixed = ServerLine { server: "10.0.0.9".into(), ..ServerLine::default() };
         let fixed = vec![(fixed, vec![Address::Tcp("10.0.0.9:80".parse().unwrap())])];
-        Arc::new(Group::with_names("app", Balance::RoundRobin, fixed, names).unwrap())
+        Arc::new(Group::with_names("app", Balance::RoundRobin, fixed, names, Dynamics::default()).unwrap())
     }
 
     /// `address` or `address server priority weight`, separated by commas.
@@ -242,7 +268,7 @@ mod tests {
     fn an_upstream_of_names_only_has_nobody_until_they_are_known() {
         let name = Resolved::new(ServerLine::default(), "app.example".into(), None, 80);
         let names = Resolving::new(vec![name], None, Duration::ZERO);
-        let group = Arc::new(Group::with_names("app", Balance::RoundRobin, Vec::new(), names).unwrap());
+        let group = Arc::new(Group::with_names("app", Balance::RoundRobin, Vec::new(), names, Dynamics::default()).unwrap());
         assert!(group.select(Client::default()).next(0).is_err());
         assert!(group.resolving.claim() && !group.resolving.claim());
         group.update(0, &found("10.0.0.1"));

@@ -120,6 +120,7 @@ impl Selection {
             if let Some(index) = found {
                 let peer = Arc::clone(&set.peers[index]);
                 peer.begin_request();
+                self.group.count_pick(&peer, now);
                 let inflight = self.group.balance.counts_inflight() && !set.single;
                 if inflight {
                     peer.live().times.begin(now);
@@ -220,11 +221,21 @@ impl Selection {
             lesson.learn(peer.sid(), now);
         }
         self.note_times(&peer, outcome, now);
+        if single
+            && outcome == Outcome::Failed
+            && let (Some(now), Some(stats)) = (now, self.group.stats(&peer))
+        {
+            stats.blamed(now, None);
+        }
         let mut taken_out = false;
         match now.filter(|_| outcome == Outcome::Failed && !single) {
             Some(now) => {
                 let _lock = self.group.lock();
                 taken_out = peer.fail(seconds(now));
+                if let Some(stats) = self.group.stats(&peer) {
+                    let until = (seconds(now) + peer.line.fail_timeout + 1).unsigned_abs() * 1000;
+                    stats.blamed(now, taken_out.then_some(until));
+                }
             }
             // The common case needs no lock: there is nothing to forgive.
             _ if peer.fails() == 0 => {}
@@ -232,7 +243,11 @@ impl Selection {
                 let _lock = self.group.lock();
                 let live = peer.live();
                 if single || live.accessed.get() < live.checked.get() {
-                    peer.forgive(now.unwrap_or(live.checked.get().unsigned_abs() * 1000));
+                    let now = now.unwrap_or(live.checked.get().unsigned_abs() * 1000);
+                    peer.forgive(now);
+                    if let Some(stats) = self.group.stats(&peer) {
+                        stats.forgiven(now);
+                    }
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Balancing where time, threads and reloads matter: limits over all threads, queues, sessions, connections of a location's own.
 
+mod load;
+
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::{Connection, Request};
 use crate::support::ports::free_port;

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every file, and the test that runs it; a file for Docker Compose is not ours to run.
-const RUN_BY: [(&str, &str); 20] = [
+const RUN_BY: [(&str, &str); 22] = [
     ("000-tornado/nginx.conf.default", "tutorials::t000"),
     ("000-tornado/python.conf", "tutorials::t000"),
     ("001-debian-http-server/site-block.conf", "tutorials::t001"),
     ("001-debian-http-server/sites-available-default", "tutorials::t001"),
+    ("002-node-load-aware/master.conf", "tutorials::t002"),
     ("003-docker-flask/docker-compose.yml", "nobody"),
     ("003-docker-flask/exercise-mult/docker-compose.yml", "nobody"),
     ("003-docker-flask/exercise-mult/nginx.conf", "tutorials::t003"),
@@ -25,6 +26,7 @@ const RUN_BY: [(&str, &str); 20] = [
     ("004-django-uwsgi/docker-compose.yml", "nobody"),
     ("004-django-uwsgi/my_nginx.conf", "tutorials::t004"),
     ("004-django-uwsgi/nginx.conf", "tutorials::t004"),
+    ("dashboard.conf", "dashboard"),
     ("drupal/site.conf", "php"),
     ("laravel/site.conf", "php"),
     ("nextcloud/site.conf", "php"),

@@ -11,47 +11,12 @@ use crate::support::replaced;
 use crate::support::scratch::Scratch;
 use crate::support::server::Server;
 use crate::support::wait;
+use crate::support::wrk::Report;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn setting(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// What wrk saw.
-#[derive(Debug, Default)]
-struct Report {
-    requests: u64,
-    /// Answers that are neither 2xx nor 3xx.
-    failures: u64,
-    /// Connections refused, cut or silent.
-    errors: u64,
-}
-
-impl Report {
-    fn of(text: &str) -> Self {
-        let mut report = Self::default();
-        for line in text.lines() {
-            let number = |word: Option<&str>| word.and_then(|word| word.trim().parse().ok()).unwrap_or(0);
-            if let Some((count, _)) = line.split_once(" requests in ") {
-                report.requests = number(Some(count));
-            } else if let Some(count) = line.trim().strip_prefix("Non-2xx or 3xx responses:") {
-                report.failures = number(Some(count));
-            } else if let Some(kinds) = line.trim().strip_prefix("Socket errors:") {
-                report.errors = kinds.split(',').map(|kind| number(kind.trim().split(' ').nth(1))).sum();
-            }
-        }
-        report
-    }
-}
-
-#[test]
-fn wrks_report_is_understood() {
-    let report = Report::of(
-        "  123456 requests in 10.02s, 1.2MB read\n  Socket errors: connect 1, read 20, write 3, timeout 4\n  \
-         Non-2xx or 3xx responses: 7\n",
-    );
-    assert_eq!((report.requests, report.failures, report.errors), (123_456, 7, 28));
 }
 
 #[test]

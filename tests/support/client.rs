@@ -291,6 +291,12 @@ impl Request {
         request.header("Content-Length", &length)
     }
 
+    /// The same with another method.
+    pub(crate) fn with_method(mut self, method: &str) -> Self {
+        method.clone_into(&mut self.method);
+        self
+    }
+
     /// One header more.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));

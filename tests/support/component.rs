@@ -42,15 +42,22 @@ pub(crate) fn find(command: &str) -> Option<PathBuf> {
 /// To be called before a container is entered, from where the package index cannot be reached.
 pub(crate) fn venv() -> Option<&'static Path> {
     static VENV: OnceLock<Option<PathBuf>> = OnceLock::new();
-    VENV.get_or_init(make_venv).as_deref()
+    VENV.get_or_init(|| make_venv("fixtures/apps/requirements.txt", "test-venv")).as_deref()
 }
 
-/// The versions are those of `fixtures/apps/requirements.txt`; a copy in the environment says that it is complete.
-fn make_venv() -> Option<PathBuf> {
-    let requirements = project("fixtures/apps/requirements.txt");
+/// The program that holds the API to its description, in an environment of its own; nothing, said aloud, without it.
+pub(crate) fn schemathesis() -> Option<PathBuf> {
+    static VENV: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let venv = VENV.get_or_init(|| make_venv("fixtures/api/requirements.txt", "test-venv-api"));
+    venv.as_ref().map(|venv| venv.join("bin/schemathesis"))
+}
+
+/// The versions are those of a file; a copy of it in the environment says that it is complete.
+fn make_venv(requirements: &str, folder: &str) -> Option<PathBuf> {
+    let requirements = project(requirements);
     let wanted = fs::read_to_string(&requirements).expect("requirements.txt");
     // The folder for temporary files is `tmp` in cargo's target folder.
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder").join("test-venv");
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder").join(folder);
     let stamp = venv.join("complete");
     if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
         return Some(venv);
@@ -69,7 +76,8 @@ fn make_venv() -> Option<PathBuf> {
         let text = format!("{step:?}");
         let ran = program::run_within(Duration::from_secs(600), step);
         if ran.code != Some(0) {
-            missing(&format!("Tornado, Flask and Django in {} ({text}: {}{})", venv.display(), ran.stdout, ran.stderr));
+            let packages = wanted.lines().collect::<Vec<_>>().join(", ");
+            missing(&format!("{packages} in {} ({text}: {}{})", venv.display(), ran.stdout, ran.stderr));
             return None;
         }
     }

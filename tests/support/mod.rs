@@ -21,6 +21,7 @@ pub(crate) mod program;
 pub(crate) mod scratch;
 pub(crate) mod server;
 pub(crate) mod wait;
+pub(crate) mod wrk;
 
 mod selftest;
 

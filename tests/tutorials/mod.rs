@@ -3,6 +3,7 @@
 
 mod t000;
 mod t001;
+mod t002;
 mod t003;
 mod t004;
 

@@ -16,10 +16,10 @@ use super::{
 use crate::{
     config::values::{Address, ip_text},
     observe::error_log::{self, Level},
+    process,
     upstream::{body::UpstreamBody, wire::proxy_protocol},
 };
 pub use service::keeps;
-#[cfg(test)]
 pub(super) use service::{exchange, place};
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -43,6 +43,9 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
 
     /// Closing it will not wait for anything (`SO_LINGER` of 0).
     fn reset_when_closed(&self) {}
+
+    /// Small pieces leave at once (`TCP_NODELAY`).
+    fn hasten(&self) {}
 }
 
 impl Stream for tokio::net::TcpStream {
@@ -53,6 +56,11 @@ impl Stream for tokio::net::TcpStream {
     fn reset_when_closed(&self) {
         // It is closed one way or the other.
         let _ = socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn hasten(&self) {
+        // Without it, it is slower, not wrong.
+        let _ = self.set_nodelay(true);
     }
 }
 
@@ -78,10 +86,13 @@ pub struct Connection {
     reset: Cell<bool>,
     /// The socket's number, for what the system knows of it.
     pub descriptor: Option<i32>,
+    /// Its small pieces leave at once.
+    hastened: Cell<bool>,
     /// What the PROXY protocol said of the client.
     pub proxied: OnceCell<Box<proxy_protocol::Header>>,
     http: RefCell<(Arc<Http>, Arc<Listener>)>,
-    local: Address,
+    /// Asked of the system where it is not the listener's, once somebody wants to know.
+    local: OnceCell<Address>,
     remote: Address,
     texts: OnceCell<Box<Texts>>,
     finishing: Cell<Option<Box<Exchange>>>,
@@ -98,25 +109,21 @@ struct Texts {
 }
 
 impl Connection {
-    pub fn new(
-        worker: Rc<Worker>,
-        http: Arc<Http>,
-        listener: Arc<Listener>,
-        serial: u64,
-        local: Address,
-        remote: Address,
-    ) -> Self {
+    pub fn new(worker: Rc<Worker>, http: Arc<Http>, listener: Arc<Listener>, serial: u64, remote: Address) -> Self {
+        let started = worker.clock.instant();
+        let local = listener.only_address().cloned().map_or_else(OnceCell::new, OnceCell::from);
         Self {
             worker,
             serial,
             requests: Cell::new(0),
-            started: Instant::now(),
+            started,
             side: ServerSide::default(),
             broken: Cell::new(false),
             abortable: Cell::new(false),
             timed_out: Cell::new(false),
             reset: Cell::new(false),
             descriptor: None,
+            hastened: Cell::new(false),
             proxied: OnceCell::new(),
             http: RefCell::new((http, listener)),
             local,
@@ -125,6 +132,11 @@ impl Connection {
             finishing: Cell::new(None),
             sending: Cell::new(None),
         }
+    }
+
+    /// The same, made to this address: where no socket can be asked.
+    pub fn made_to(self, local: Address) -> Self {
+        Self { local: local.into(), ..self }
     }
 
     /// The generation for the next request: the one in force, unless it no longer has this listener.
@@ -159,8 +171,24 @@ impl Connection {
         Arc::clone(&self.http.borrow().1)
     }
 
+    /// The address the client connected to.
+    fn local(&self) -> &Address {
+        self.local.get_or_init(|| {
+            let asked = self.descriptor.and_then(process::local_address);
+            asked.map_or_else(|| self.http.borrow().1.address.clone(), Address::Tcp)
+        })
+    }
+
+    /// From here on small pieces leave at once (`tcp_nodelay`). An answer that is all a connection is made for leaves when
+    /// the connection ends.
+    fn hasten<S: Stream>(&self, handle: &ServerHandle<S>) {
+        if !self.hastened.replace(true) {
+            handle.with_stream(Stream::hasten);
+        }
+    }
+
     fn with_host<T>(&self, look: impl FnOnce(&Virtual) -> T) -> T {
-        look(self.http.borrow().1.host(&self.local))
+        look(self.http.borrow().1.host(|| self.local()))
     }
 
     /// Whether TLS is spoken.
@@ -219,7 +247,7 @@ impl Connection {
                 Address::Unix(_) => (address.to_string(), String::new()),
             };
             let (remote_ip, remote_port) = split(&self.remote);
-            let (local_ip, local_port) = split(&self.local);
+            let (local_ip, local_port) = split(self.local());
             Box::new(Texts { remote_ip, remote_port, local_ip, local_port })
         })
     }
@@ -236,7 +264,7 @@ impl Connection {
                 max_headers: core.max_headers,
                 ignore_invalid_headers: core.ignore_invalid_headers,
                 underscores_in_headers: core.underscores_in_headers,
-                allow_connect: false,
+                allow_connect: server.allow_connect,
             }
         })
     }
@@ -258,6 +286,14 @@ impl Connection {
     pub fn finished(&self, exchange: Box<Exchange>) {
         self.sending.take();
         self.finishing.set(Some(exchange));
+    }
+
+    /// Looks at the request that has ended and is not logged yet, if there is one.
+    fn with_finished(&self, look: impl FnOnce(&mut Exchange)) {
+        if let Some(mut exchange) = self.finishing.take() {
+            look(&mut exchange);
+            self.finishing.set(Some(exchange));
+        }
     }
 
     /// What the request that has ended still has to do before it is logged. On the heap, so that an idle connection does
@@ -296,7 +332,7 @@ impl Connection {
     /// Writes a line about the connection to its default server's error log.
     fn log(&self, level: Level, message: &str) {
         let (http, conf) = self.error_log();
-        error_log::connection_line(&http, &conf, level, self, Some(&self.local.to_string()), message);
+        error_log::connection_line(&http, &conf, level, self, Some(&self.local().to_string()), message);
     }
 
     /// The same, of a connection that no longer has a part in anything: nothing is said of client and server.
@@ -360,11 +396,17 @@ async fn run<S: Stream>(handle: ServerHandle<S>, open: Open) {
             action.await;
         }
         match outcome {
-            Outcome::Next => match connection.settle() {
-                Some(keep) => idle = wait::Idle::Between(keep),
-                None => return,
-            },
+            Outcome::Next => {
+                connection.hasten(&handle);
+                match connection.settle() {
+                    Some(keep) => idle = wait::Idle::Between(keep),
+                    None => return,
+                }
+            }
             Outcome::Switch(switch) => {
+                connection.hasten(&handle);
+                // The log wants to know it when the socket is gone.
+                connection.local();
                 Box::pin(service::tunnel(&handle, connection, switch)).await;
                 connection.settle();
                 return;

@@ -9,7 +9,7 @@ use crate::{
         heads::{Framing, Incoming, Refusal, RequestHead, Sending, ServerHandle},
         pipeline,
         response::{self, Response},
-        uri,
+        uri, zones,
     },
     observe::error_log::Level,
     upstream::{link::Link, pass},
@@ -84,7 +84,7 @@ pub(in crate::http) fn exchange(
     let http = connection.http();
     let name = head.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
     let listener = connection.listener();
-    let hosts = listener.host(&connection.local);
+    let hosts = listener.host(|| connection.local());
     let (server, found) = match hosts.find(&name).ok().flatten() {
         Some(found) => (Arc::clone(found.value), found.regex),
         None => (Arc::clone(&hosts.default), None),
@@ -93,6 +93,7 @@ pub(in crate::http) fn exchange(
     if let Some((regex, captures)) = found {
         pipeline::captured(&mut exchange, regex, &captures, name.clone());
     }
+    zones::begin(&exchange);
     exchange.host = if name.is_empty() { exchange.server.name.clone() } else { name };
     exchange
 }
@@ -102,7 +103,7 @@ pub(in crate::http) fn place(exchange: &mut Exchange) -> Result<(), u16> {
     // nginx takes it apart before it knows which server is meant.
     let merge = {
         let listener = exchange.connection.listener();
-        listener.host(&exchange.connection.local).default.base.settings.core.merge_slashes
+        listener.host(|| exchange.connection.local()).default.base.settings.core.merge_slashes
     };
     let raw = exchange.head.target.clone();
     let Ok(target) = uri::normalise(&raw, merge) else {
@@ -217,7 +218,7 @@ pub fn keeps(exchange: &Exchange, response: &Response, framing: Framing) -> bool
         && framing != Framing::Close
         && !core.keepalive_timeout.timeout.is_zero()
         && connection.requests.get() < core.keepalive_requests as u64
-        && connection.started.elapsed() < core.keepalive_time.0
+        && connection.worker.clock.instant() - connection.started < core.keepalive_time.0
         && !connection.is_leaving()
         && !connection.broken.get()
 }
@@ -282,7 +283,7 @@ pub(super) struct Switch {
 /// Carries bytes both ways until one side ends.
 pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<Connection>, switch: Box<Switch>) {
     let Some(client) = handle.tunnel() else { return };
-    let Switch { link, gap, held: _held } = *switch;
+    let Switch { link, gap, held } = *switch;
     let meter = Rc::clone(&link.meter);
     let upstream = link.into_tunnel();
     let moved = || meter.sent() + meter.received();
@@ -291,18 +292,32 @@ pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<
     let up = carry(&mut from_client, &mut to_upstream);
     let down = carry(&mut from_upstream, &mut to_client);
     let mut both = std::pin::pin!(async { tokio::join!(up, down) });
-    loop {
+    let timed_out = loop {
         let before = moved();
         tokio::select! {
-            _ = both.as_mut() => return,
+            _ = both.as_mut() => break false,
             () = tokio::time::sleep(gap) => {
                 if moved() == before {
-                    connection.log(Level::Info, "upstream timed out (110: Connection timed out) while proxying upgraded connection");
-                    return;
+                    break true;
                 }
             }
         }
-    }
+    };
+    // How much went over it and how long it took are the request's: its line in the log is not written yet.
+    connection.with_finished(|exchange| {
+        let Some(body) = held.upstream() else { return };
+        connection.worker.clock.update();
+        if timed_out {
+            let text = "upstream timed out (110: Connection timed out) while proxying upgraded connection";
+            exchange.log_about(Level::Info, text, body.whom().as_deref());
+        }
+        let counted = exchange.tries.last().map(|attempt| attempt.response_length);
+        body.report(exchange);
+        // What comes behind a switch of protocols is no answer.
+        if let (Some(attempt), Some(counted)) = (exchange.tries.last_mut(), counted) {
+            attempt.response_length = counted;
+        }
+    });
 }
 
 async fn carry(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {

@@ -45,8 +45,11 @@ pub(super) async fn drive<S: Stream>(
         if let Poll::Ready(answer) = work.as_mut().poll(cx) {
             return Poll::Ready(answer.ok_or_else(|| Outcome::end(connection)));
         }
-        // That it cannot be written shows when the answer is.
-        let _: Poll<std::io::Result<()>> = handle.poll_interim(cx);
+        if handle.has_interim() {
+            connection.hasten(handle);
+            // That it cannot be written shows when the answer is.
+            let _: Poll<std::io::Result<()>> = handle.poll_interim(cx);
+        }
         ended(cx, handle, connection, &mut stall).map(Err)
     })
     .await;
@@ -63,6 +66,7 @@ pub(super) async fn drive<S: Stream>(
             return Poll::Ready(Outcome::end(connection));
         }
         if sent.is_pending() {
+            connection.hasten(handle);
             connection.read_ahead(cx);
         }
         if sent.is_ready() {

@@ -92,8 +92,10 @@ pub(super) async fn next<S: Stream>(
     timers: &mut Timers,
 ) -> Result<Box<RequestHead>, End> {
     let limits = |host: Option<&[u8]>| connection.limits(host);
-    // Most of the time it is there already.
-    if let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await {
+    // It may have come together with the one before it.
+    if handle.head_begun()
+        && let Poll::Ready(head) = poll_fn(|cx| Poll::Ready(handle.poll_head(cx, &limits))).await
+    {
         return head.map_err(End::Stop);
     }
     if !handle.head_begun() {

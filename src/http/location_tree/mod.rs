@@ -126,6 +126,14 @@ impl<T> Tree<T> {
         Ok(Found { outcome: search.outcome, regexes: search.regexes })
     }
 
+    /// Every location, those inside others behind them; in no other order.
+    pub fn all(&self) -> Vec<&T> {
+        let mut all = Vec::new();
+        self.root.collect(&mut all);
+        all.extend(self.named.iter().map(|(_, value)| value));
+        all
+    }
+
     /// The location `name`, `@` included, of `error_page`, `try_files` and their like.
     pub fn named(&self, name: &[u8]) -> Option<&T> {
         self.named.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
@@ -164,6 +172,16 @@ impl<T> Level<T> {
         }
         level.link();
         level
+    }
+
+    fn collect<'t>(&'t self, all: &mut Vec<&'t T>) {
+        let names = self.names.iter().flat_map(|node| [&node.exact, &node.prefix]).flatten();
+        for leaf in names.chain(self.regexes.iter().map(|(_, leaf)| leaf)) {
+            all.push(&leaf.value);
+            if let Some(nested) = &leaf.nested {
+                nested.collect(all);
+            }
+        }
     }
 
     /// Puts a leaf in its place, or with the duplicates if another one is there.

@@ -50,7 +50,7 @@ pub fn filter(exchange: &Exchange, response: &mut Response) -> bool {
         return false;
     }
     response.forget_length();
-    super::gzip::weaken(response);
+    response.weaken_etag();
     exchange.method != Method::Head
 }
 

@@ -27,7 +27,7 @@ impl Room for Conf {
     type State = ();
 }
 
-/// Waits before the status 401 is answered (`ngx_http_core_auth_delay`).
+/// Waits before the status 401, or 407, is answered (`ngx_http_core_auth_delay`).
 pub async fn wait(exchange: &Exchange) {
     let delay = exchange.location.settings.auth_delay.delay.0;
     if !delay.is_zero() {

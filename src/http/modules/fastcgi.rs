@@ -118,7 +118,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, true, |exchange| request(exchange, &conf)).await
 }
 
-fn request(exchange: &Exchange, conf: &Conf) -> Result<Request, String> {
+/// The packet for a request.
+pub(super) fn request(exchange: &Exchange, conf: &Conf) -> Result<Request, String> {
     let pairs = cgi::pairs(exchange, &conf.params, &conf.passing);
     let mut head = Vec::with_capacity(1024);
     fastcgi::frame(conf.keep_conn, cgi::slices(&pairs), &mut head).map_err(|error| error.to_string())?;

@@ -5,7 +5,7 @@ use crate::{
     config::{Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS, List, Module, Slot, values::parse_number},
     http::{
         exchange::Exchange,
-        limit_zone::{self, Counts, LimitLevel, LimitStatus, zone_shape},
+        limit_zone::{self, Counts, LimitLevel, LimitStatus, Tally, zone_shape},
         phase::{Phase, status},
         variables::Variable,
     },
@@ -65,6 +65,7 @@ pub fn check(exchange: &mut Exchange) -> Phase {
         exchange.state.limit_conn.status = Some("PASSED");
         let refused = match Table::count(zone.table(), key, limit.most) {
             Ok(counted) => {
+                zone.tally().passed.up();
                 exchange.state.limit_conn.counted.push(counted);
                 continue;
             }
@@ -74,11 +75,17 @@ pub fn check(exchange: &mut Exchange) -> Phase {
             let dry_run = if conf.dry_run { ", dry run," } else { "" };
             exchange.log(conf.log_level.0, &format!("limiting connections{dry_run} by zone \"{}\"", zone.name));
         }
+        zone.tally().reject(conf.dry_run);
         exchange.state.limit_conn.counted.clear();
         exchange.state.limit_conn.status = Some(if conf.dry_run { "REJECTED_DRY_RUN" } else { "REJECTED" });
         return if conf.dry_run { Phase::Continue(()) } else { status(conf.status.0) };
     }
     Phase::Continue(())
+}
+
+/// What the limits of each zone have done, by its name.
+pub fn tallies(conf: &Conf) -> impl Iterator<Item = (&str, &Arc<Tally>)> {
+    conf.zones.iter().map(|zone| (&*zone.name, zone.tally()))
 }
 
 /// Takes over what is under way in the same zones.

@@ -129,7 +129,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let connecting = conf.passing.connecting(exchange);
     let (passing, uri) = (&conf.passing, Bytes::new());
     let job = Job { group, passing, connecting, rules, request, scheme: "memcached://", uri };
-    let mut phase = pass::pass(exchange, job).await;
+    let mut phase = pass::pass(exchange, &job).await;
     if let Phase::Break(Break::Answer(response)) = &mut phase {
         response.content_type = Some(static_files::content_type(exchange));
     }
@@ -139,7 +139,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
 /// Where `memcached_pass` leads, and the variable that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
-    group: Handle,
+    pub group: Handle,
     key: Handle,
 }
 

@@ -60,7 +60,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, streams, |exchange| Ok(request(exchange, &conf))).await
 }
 
-fn request(exchange: &Exchange, conf: &Conf) -> Request {
+/// The packet for a request.
+pub(super) fn request(exchange: &Exchange, conf: &Conf) -> Request {
     let pairs = cgi::pairs(exchange, &conf.params, &conf.passing);
     let mut packet = Vec::with_capacity(1024);
     scgi::frame(exchange.body_length().unwrap_or(0), cgi::slices(&pairs), &mut packet);

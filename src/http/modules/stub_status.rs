@@ -43,7 +43,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         "Active connections: {} \nserver accepts handled requests\n {} {} {} \nReading: {} Writing: {} Waiting: {} \n",
         counts.active,
         counts.accepted,
-        counts.accepted,
+        counts.accepted - counts.dropped,
         counts.requests,
         counts.reading,
         counts.writing,

@@ -69,7 +69,8 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, streams, |exchange| request(exchange, &conf)).await
 }
 
-fn request(exchange: &Exchange, conf: &Conf) -> Result<Request, String> {
+/// The packet for a request.
+pub(super) fn request(exchange: &Exchange, conf: &Conf) -> Result<Request, String> {
     let pairs = cgi::pairs(exchange, &conf.params, &conf.passing);
     let mut packet = Vec::with_capacity(1024);
     uwsgi::frame_with(conf.modifier1.0, conf.modifier2.0, cgi::slices(&pairs), &conf.string, &mut packet)

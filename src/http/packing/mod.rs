@@ -75,7 +75,7 @@ pub fn offer(
     response.push(&b"Content-Encoding"[..], coding.as_bytes());
     response.encoded = true;
     response.forget_length();
-    gzip::weaken(response);
+    response.weaken_etag();
     Ok(lengths)
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Bundle {
     pub process_name: Vec<u8>,
     /// Whether there is a terminal or a service manager behind the master: decides what WINCH means.
     pub daemonized: bool,
+    /// How many workers ended although nobody told them to, and were replaced.
+    pub respawned: u64,
 }
 
 /// What a descriptor beside a bundle is.
@@ -49,6 +51,7 @@ impl Bundle {
         writer.list(self.answers.iter(), |writer, (question, answer)| put_answer(writer, question, answer));
         writer.bytes(&self.process_name);
         writer.number(self.daemonized.into());
+        writer.number(self.respawned);
         writer.0.extend_from_slice(&encode_handles(handles));
         writer.0
     }
@@ -61,8 +64,9 @@ impl Bundle {
         let answers = reader.list(take_answer)?.into_iter().collect();
         let process_name = reader.bytes()?.to_vec();
         let daemonized = reader.number()? != 0;
+        let respawned = reader.number()?;
         let handles = decode_handles(reader.0)?;
-        Ok((Self { invocation, facts, answers, process_name, daemonized }, handles))
+        Ok((Self { invocation, facts, answers, process_name, daemonized, respawned }, handles))
     }
 }
 
@@ -290,6 +294,7 @@ mod tests {
             answers: answers.into_iter().collect(),
             process_name: b"nginx".to_vec(),
             daemonized: true,
+            respawned: 3,
         };
         let endpoints = [
             Endpoint::tcp("127.0.0.1:80".parse().unwrap()),

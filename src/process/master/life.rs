@@ -193,7 +193,10 @@ impl<P: Program> Master<P> {
         }
         match worker.standing {
             Standing::Leaving => {}
-            Standing::Serving => self.start_worker(),
+            Standing::Serving => {
+                self.cycle.bundle.respawned += 1;
+                self.start_worker();
+            }
             Standing::Starting if self.served => {
                 if ended == Ended::Code(FATAL) {
                     let text = format!("worker process {pid} exited with fatal code {FATAL}, trying again in a second");

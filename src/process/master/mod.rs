@@ -3,6 +3,7 @@
 
 mod child;
 mod cycle;
+mod keeping;
 mod life;
 mod reload;
 mod upgrade;
@@ -23,6 +24,7 @@ use super::{
     errno::Errno,
     files,
     invocation::Invocation,
+    keep::Arriving,
     log::{self, Level, Log},
     pid,
     program::Program,
@@ -70,6 +72,8 @@ pub(super) struct Master<P: Program> {
     terminating: Option<life::Terminating>,
     /// USR2: the process of the new binary.
     new_binary: Option<i32>,
+    /// Texts of files that are kept, as far as they have come.
+    arriving: Arriving,
     /// Set when the loop is to end.
     over: Option<ExitCode>,
 }
@@ -91,6 +95,7 @@ pub(super) fn run<P: Program>(program: Arc<P>, birth: Birth, cycle: Cycle) -> Ex
         quitting: false,
         terminating: None,
         new_binary: None,
+        arriving: Arriving::default(),
         over: None,
     };
     master.announce();
@@ -175,7 +180,8 @@ impl<P: Program> Master<P> {
                 Kind::Serving => self.serving(id),
                 Kind::Fault => self.fault(id, &message.body),
                 Kind::PleaseReopen => self.reopen(),
-                Kind::Serve | Kind::Reopen | Kind::Quit | Kind::Terminate => {}
+                Kind::Keep => self.keep(index, &message.body),
+                Kind::Serve | Kind::Reopen | Kind::Quit | Kind::Terminate | Kind::Refused | Kind::Kept => {}
             },
             Ok(None) => self.silent(index),
             Err(error) => {

@@ -15,10 +15,13 @@ use crate::process::{
     resources::{Facts, Recorder},
 };
 
+/// So much is told of what is wrong with a configuration.
+const MOST_SAID: usize = 4096;
+
 /// A reload that waits for the worker.
 #[derive(Debug)]
 pub(super) struct Pending {
-    cycle: Cycle,
+    pub cycle: Cycle,
     /// Who is to serve it, by [`Worker::id`].
     pub worker: u64,
     /// Whether that worker was started for it, and takes the place of the others.
@@ -38,6 +41,7 @@ impl<P: Program> Master<P> {
             Some(cycle) => self.hand_over(cycle, clients),
             None => {
                 let lines = self.birth.log.captured();
+                self.tell_why_not(&lines);
                 answer(clients, false, &lines);
             }
         }
@@ -62,12 +66,22 @@ impl<P: Program> Master<P> {
         Cycle::open(bundle, needs, &self.cycle.listeners, false, &self.birth.log).ok()
     }
 
+    /// Tells whoever serves that it goes on as before, so that it can say so when it is asked.
+    fn tell_why_not(&self, lines: &[u8]) {
+        let serving = self.workers.iter().find(|worker| worker.standing == Standing::Serving);
+        if let Some(worker) = serving {
+            worker.send(Kind::Refused, &lines[..lines.len().min(MOST_SAID)], &[], &self.birth.log);
+        }
+    }
+
     fn hand_over(&mut self, cycle: Cycle, clients: Vec<Client>) {
         let log = &self.birth.log;
         let pid_moved = cycle.needs.pid != self.cycle.needs.pid;
         if pid_moved && pid::write(&cycle.needs.pid, false, log).is_err() {
             cycle.listeners.delete_files_beyond(&self.cycle.listeners, log);
-            answer(clients, false, &log.captured());
+            let lines = log.captured();
+            self.tell_why_not(&lines);
+            answer(clients, false, &lines);
             return;
         }
         let same = cycle.needs.identity == self.cycle.needs.identity || !cycle.needs.master_process;

@@ -7,7 +7,10 @@ mod threads;
 use std::{
     os::fd::{AsFd, OwnedFd},
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,9 +21,11 @@ use super::{
     channel::{Channel, Kind, Message},
     errno::Errno,
     files::{self, LogFile, LogFiles},
+    keep::{Keeper, Piece, Receipt},
     log::{self, Level, Log},
     needs::Needs,
     program::{Opened, Program, Ready},
+    reloads,
     resources::Recorder,
     signals::{Signal, Signals},
     sys,
@@ -34,6 +39,14 @@ pub const VARIABLE: &str = "TIDEGATE_WORKER";
 
 /// The exit code of a worker that could not start: nginx calls it fatal and does not start another at once.
 const FATAL: u8 = 2;
+
+/// How many workers before this one ended although nobody told them to.
+static RESPAWNED: AtomicU64 = AtomicU64::new(0);
+
+/// How many workers before this one ended although nobody told them to.
+pub fn respawned() -> u64 {
+    RESPAWNED.load(Relaxed)
+}
 
 /// How long threads may take to end when told to end at once.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -72,6 +85,7 @@ struct Worker<'a, P: Program> {
     logs: LogFiles,
     needs: Needs,
     threads: Threads<P>,
+    keeper: Arc<Keeper>,
     daemonized: bool,
     /// When `worker_shutdown_timeout` is over.
     deadline: Option<Instant>,
@@ -88,6 +102,7 @@ fn run<P: Program>(program: Arc<P>, channel: &Channel, role: &Role) -> u8 {
             if channel.send(Kind::Serving, b"", &[]).is_err() {
                 return 0;
             }
+            reloads::began();
             worker.redirect_stderr();
             worker.live()
         }
@@ -107,6 +122,7 @@ fn start<'a, P: Program>(
 ) -> Result<Worker<'a, P>, String> {
     let (bundle, descriptors) = unpack(message)?;
     let daemonized = bundle.daemonized;
+    RESPAWNED.store(bundle.respawned, Relaxed);
     let process_name = bundle.process_name.clone();
     let environment_of = |needs: &Needs| needs.identity.environment();
     let ready = read(&*program, bundle)?;
@@ -119,10 +135,12 @@ fn start<'a, P: Program>(
         sys::set_environment(&environment_of(&ready.needs));
         user::become_worker(&ready.needs.identity, ready.needs.threads(), &log).map_err(|error| error.to_string())?;
     }
-    program.install(&ready.generation, &Opened { logs: logs.clone(), syslogs: Syslog::all(&ready.needs) })?;
+    let keeper = Keeper::new().map_err(|errno| format!("pipe() failed ({errno})"))?;
+    let opened = Opened { logs: logs.clone(), syslogs: Syslog::all(&ready.needs), keeper: Arc::clone(&keeper) };
+    program.install(&ready.generation, &opened)?;
     let threads = Threads::start(program.clone(), ready.generation, &ready.needs, descriptors)
         .map_err(|error| format!("could not start the worker's threads ({})", Errno::from(error)))?;
-    Ok(Worker { program, channel, role, log, logs, needs: ready.needs, threads, daemonized, deadline: None })
+    Ok(Worker { program, channel, role, log, logs, needs: ready.needs, threads, keeper, daemonized, deadline: None })
 }
 
 /// The bundle, and each descriptor with its name.
@@ -166,7 +184,7 @@ impl<P: Program> Worker<'_, P> {
     fn live(&mut self) -> u8 {
         loop {
             let timeout = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let mut sources = vec![self.channel.as_fd(), self.threads.waker().as_fd()];
+            let mut sources = vec![self.channel.as_fd(), self.threads.waker().as_fd(), self.keeper.waker().as_fd()];
             if let Role::Process { signals, .. } = self.role {
                 sources.push(signals.as_fd());
             }
@@ -181,6 +199,9 @@ impl<P: Program> Worker<'_, P> {
                 return self.end_now();
             }
             if ready[0] && !self.message() {
+                return self.end_now();
+            }
+            if ready[2] && !self.keep() {
                 return self.end_now();
             }
             match self.threads.state() {
@@ -242,8 +263,14 @@ impl<P: Program> Worker<'_, P> {
         match message.kind {
             Kind::Serve => {
                 let sent = match self.reload(message) {
-                    Ok(()) => self.channel.send(Kind::Serving, b"", &[]),
-                    Err(text) => self.channel.send(Kind::Fault, text.as_bytes(), &[]),
+                    Ok(()) => {
+                        reloads::succeeded();
+                        self.channel.send(Kind::Serving, b"", &[])
+                    }
+                    Err(text) => {
+                        reloads::failed(text.as_bytes());
+                        self.channel.send(Kind::Fault, text.as_bytes(), &[])
+                    }
                 };
                 sent.is_ok()
             }
@@ -256,8 +283,31 @@ impl<P: Program> Worker<'_, P> {
                 true
             }
             Kind::Terminate => false,
-            Kind::Serving | Kind::Fault | Kind::PleaseReopen => true,
+            Kind::Refused => {
+                reloads::failed(&message.body);
+                true
+            }
+            Kind::Kept => self.kept(&message),
+            Kind::Serving | Kind::Fault | Kind::PleaseReopen | Kind::Keep => true,
         }
+    }
+
+    /// Sends what is to be written to files; false when the master is gone.
+    fn keep(&self) -> bool {
+        self.keeper.pieces().iter().all(|piece| self.send_piece(piece))
+    }
+
+    /// The master has a piece, or could not write what was to be written.
+    fn kept(&self, message: &Message) -> bool {
+        let Ok(receipt) = Receipt::decode(&message.body) else { return true };
+        if !receipt.fault.is_empty() {
+            self.log.write(Level::Crit, &receipt.fault);
+        }
+        self.keeper.received(&receipt).is_none_or(|next| self.send_piece(&next))
+    }
+
+    fn send_piece(&self, piece: &Piece) -> bool {
+        self.channel.send(Kind::Keep, &piece.encode(), &[]).is_ok()
     }
 
     fn reload(&mut self, message: Message) -> Result<(), String> {
@@ -265,7 +315,8 @@ impl<P: Program> Worker<'_, P> {
         let ready = read(&*self.program, bundle)?;
         self.program.flush(&self.threads.generation());
         adopt_logs(&mut self.logs, &descriptors).map_err(|errno| format!("dup() of a log failed ({errno})"))?;
-        let opened = Opened { logs: self.logs.clone(), syslogs: Syslog::all(&ready.needs) };
+        let keeper = Arc::clone(&self.keeper);
+        let opened = Opened { logs: self.logs.clone(), syslogs: Syslog::all(&ready.needs), keeper };
         self.program.install(&ready.generation, &opened)?;
         self.threads
             .reload(&ready.generation, &ready.needs, descriptors)

@@ -23,7 +23,7 @@ use crate::process::{
     needs::{Affinity, Endpoint, Needs},
     program::Program,
     signals::{WakeHandle, Waker},
-    user,
+    turn, user,
 };
 
 /// How long a reload waits for the threads to follow before it is reported as served anyway.
@@ -243,7 +243,7 @@ fn run<P: Program>(
     wake: WakeHandle,
 ) {
     user::set_affinity(affinity, thread.index, &Log::default());
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    match tokio::runtime::Builder::new_current_thread().enable_all().on_thread_unpark(turn::note).build() {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
             drop(started);

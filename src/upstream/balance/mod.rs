@@ -5,6 +5,7 @@ mod crc32;
 mod hash;
 mod ip_hash;
 mod least_conn;
+mod least_load;
 mod least_time;
 mod random;
 mod round_robin;
@@ -44,6 +45,8 @@ pub enum Balance {
         /// `inflight`: requests that are not answered yet count, too.
         inflight: bool,
     },
+    /// `least_load`: the least that peers said they had to do. Ours.
+    LeastLoad,
 }
 
 /// What makes one of two the better.
@@ -67,7 +70,7 @@ pub enum Measure {
 impl Balance {
     /// Whether servers may be `backup`.
     pub fn allows_backup(self) -> bool {
-        matches!(self, Self::RoundRobin | Self::LeastConn | Self::LeastTime { .. })
+        matches!(self, Self::RoundRobin | Self::LeastConn | Self::LeastTime { .. } | Self::LeastLoad)
     }
 
     /// What it wants to know of the time that answers take.
@@ -100,6 +103,7 @@ pub(super) enum Course {
     Consistent(consistent::Walk),
     Random(random::Walk, Option<Two>),
     LeastTime(Measure),
+    LeastLoad,
 }
 
 impl Course {
@@ -112,6 +116,7 @@ impl Course {
             Balance::Hash { consistent: true } => Self::Consistent(consistent::Walk::default()),
             Balance::Random(two) => Self::Random(random::Walk::default(), two),
             Balance::LeastTime { measure, .. } => Self::LeastTime(measure),
+            Balance::LeastLoad => Self::LeastLoad,
         }
     }
 
@@ -138,6 +143,7 @@ impl Course {
             Self::Random(walk, None) => walk.pick(pick),
             Self::Random(walk, Some(two)) => walk.pick_of_two(*two, pick),
             Self::LeastTime(measure) => least_time::pick(*measure, pick),
+            Self::LeastLoad => least_load::pick(pick),
         }
     }
 
@@ -145,7 +151,7 @@ impl Course {
     /// leave that to round robin.
     pub(super) fn pick_backup(&mut self, pick: &mut Pick<'_>) -> Option<usize> {
         match self {
-            Self::LeastConn | Self::LeastTime(_) => self.pick(pick),
+            Self::LeastConn | Self::LeastTime(_) | Self::LeastLoad => self.pick(pick),
             _ => Self::RoundRobin.pick(pick),
         }
     }

@@ -44,7 +44,7 @@ mod own {
         sticky::{Kind, Sticky},
     };
 
-    const ALL: [Balance; 9] = [
+    const ALL: [Balance; 10] = [
         Balance::RoundRobin,
         Balance::LeastConn,
         Balance::IpHash,
@@ -54,6 +54,7 @@ mod own {
         Balance::Random(Some(Two::LeastConn)),
         Balance::Random(Some(Two::LeastTime(Measure::LastByte))),
         Balance::LeastTime { measure: Measure::Header, inflight: true },
+        Balance::LeastLoad,
     ];
 
     /// Peers with the routes `a`, `b`, `c`; `change` sees each line.

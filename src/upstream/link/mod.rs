@@ -173,6 +173,7 @@ fn head_failure(error: HeadError) -> Failure {
     match error {
         HeadError::Closed => Failure::Closed,
         HeadError::Caught => Failure::Caught,
+        HeadError::TooBig => Failure::TooBig,
         other => Failure::Invalid(other.to_string()),
     }
 }

@@ -39,6 +39,8 @@ pub struct Rules<'j> {
     pub cookie: Option<&'j dyn Fn(&Exchange, &[u8]) -> Option<Vec<u8>>>,
     /// The page of a 404 is our own.
     pub not_found: bool,
+    /// There is no answer: the connection itself is one.
+    pub tunnel: bool,
 }
 
 /// Hidden by every room.
@@ -67,7 +69,8 @@ pub(super) fn respond(
         exchange.log_about(Level::Warn, &String::from_utf8_lossy(warning), None);
     }
     if let Some(attempt) = exchange.tries.last_mut() {
-        attempt.status = head.status;
+        // What no upstream has said is none of its.
+        attempt.status = if job.rules.tunnel { 0 } else { head.status };
     }
     let covered = exchange.location.settings.error_page.covers(head.status);
     let intercepted =
@@ -112,7 +115,7 @@ pub(super) fn respond(
     }
     let mut response = translate(exchange, job, &head);
     exchange.upstream_fields = std::mem::take(&mut head.fields);
-    if head.status == 101 && exchange.head.upgrade {
+    if head.status == 101 && exchange.head.upgrade || job.rules.tunnel {
         response.upgrade = true;
         exchange.tunnel_timeout = job.passing.read_timeout.0;
     }
@@ -144,7 +147,7 @@ pub(super) fn respond(
         }
         response.body = Body::Upstream(body);
     }
-    Phase::Break(response.into())
+    Phase::Break(Break::Answer(response))
 }
 
 /// `_store`: the file that an answer is to be written to.
@@ -192,8 +195,8 @@ fn carry(exchange: &mut Exchange, job: &Job<'_>, field: &Field) {
 }
 
 /// The answer in our own terms.
-fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Response {
-    let mut response = Response::new(head.status);
+fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Box<Response> {
+    let mut response = Box::new(Response::new(head.status));
     response.status_line = (!head.status_line.is_empty()).then(|| head.status_line.clone());
     response.content_length = head.content_length.filter(|_| !head.chunked);
     response.close = head.version == (0, 9);

@@ -8,7 +8,7 @@ use crate::{
         heads::{ResponseHead, ServerSide},
     },
     upstream::{
-        Failure,
+        Failure, Reason,
         body::{Lease, UpstreamBody},
         link::{Link, Outbound, Sending},
         peer::Peer,
@@ -77,11 +77,19 @@ pub(super) async fn ask(
         attempt.reused = true;
         tracing::debug!(connection = exchange.connection.serial, requests = link.requests, "kept connection taken");
         attempt.connected(exchange);
+        if let Some(stats) = job.group.stats(peer) {
+            stats.took_kept();
+        }
         let meter = Rc::clone(&link.meter);
         match over(link, key.clone(), attempt, exchange, job).await {
             // It died while nobody looked: that says nothing of the peer, and it has not seen the request.
             Err(Failure::Closed | Failure::Io(..))
-                if meter.received_now() == 0 && exchange.may_repeat(attempt.sent) => {}
+                if meter.received_now() == 0 && exchange.may_repeat(attempt.sent) =>
+            {
+                if let Some(stats) = job.group.stats(peer) {
+                    stats.passed_over(Reason::ResetOnReused);
+                }
+            }
             outcome => return outcome,
         }
     }
@@ -106,12 +114,16 @@ async fn over(
     let body = request.body.outbound(&mut exchange.body);
     let client = body.waits_for_client().then(|| exchange.connection.side.clone());
     let mut sending = Sending::new(request.head.clone(), body, request.frames);
-    let head = patiently(&mut link, &mut sending, job, exchange, client.as_ref(), key.peer()).await;
+    let head = match job.rules.tunnel {
+        false => patiently(&mut link, &mut sending, job, exchange, client.as_ref(), key.peer()).await,
+        // Who is connected to says nothing before the client does.
+        true => Ok(ResponseHead { version: (1, 1), status: 200, upgrade: true, ..ResponseHead::default() }),
+    };
     attempt.sent = link.meter.sent_now() > 0;
     exchange.note_traffic(&link.meter);
     let head = head?;
     tracing::debug!(connection = exchange.connection.serial, status = u64::from(head.status), "answer's head read");
-    attempt.answered(exchange);
+    attempt.answered(exchange, &job.group, key.peer(), head.status);
     // Who answers before everything was sent gets no more of it, and nothing else, either.
     let keep = request.keepalive && !head.close && !head.upgrade && sending.is_done();
     let rest = link.body(&head, request.head_only);
@@ -160,7 +172,8 @@ async fn patiently(
         // While the client has yet to send, the upstream is not to blame: `client_body_timeout` runs.
         while link.deadline.poll(cx, until).is_ready() {
             if !client.is_some_and(|client| client.read_waiting()) {
-                return Poll::Ready(Err(Failure::Timeout));
+                let blocked = link.meter.write_blocked();
+                return Poll::Ready(Err(if blocked { Failure::SendTimeout } else { Failure::Timeout }));
             }
             until = Instant::now() + job.passing.read_timeout.0;
         }

@@ -63,7 +63,7 @@ pub async fn answer(
     let rules = Rules { hidden: protocol.hidden, ..Rules::default() };
     let connecting = passing.connecting(exchange);
     let job = Job { group, passing, connecting, rules, request, scheme: protocol.scheme, uri: Bytes::new() };
-    super::pass(exchange, job).await
+    super::pass(exchange, &job).await
 }
 
 /// `ngx_http_fastcgi_eval` and its twins: the address was made of variables.

@@ -2,7 +2,7 @@
 
 use crate::{
     http::exchange::Exchange,
-    upstream::{Client, Group, Selection, peer::Peer, queue::Queue},
+    upstream::{Client, Group, Reason, Selection, peer::Peer, queue::Queue},
 };
 use bytes::Bytes;
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
@@ -31,6 +31,17 @@ pub(super) enum Nobody {
     QueueTimedOut,
 }
 
+impl Nobody {
+    /// The same in one word.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Live => Reason::NoLivePeers,
+            Self::QueueFull => Reason::QueueFull,
+            Self::QueueTimedOut => Reason::QueueTimeout,
+        }
+    }
+}
+
 /// The next peer for a request; where there is a `queue`, the `first` one is waited for.
 pub(super) async fn next(exchange: &mut Exchange, selection: &mut Selection, first: bool) -> Result<Arc<Peer>, Nobody> {
     let group = Arc::clone(selection.group());
@@ -54,7 +65,8 @@ pub(super) async fn next(exchange: &mut Exchange, selection: &mut Selection, fir
 async fn wait(exchange: &Exchange, selection: &mut Selection, queue: &Queue) -> Result<Arc<Peer>, Nobody> {
     let clock = &Rc::clone(&exchange.connection.worker).clock;
     let place = queue.enter().ok_or(Nobody::QueueFull)?;
-    let end = Instant::now() + queue.timeout;
+    let began = Instant::now();
+    let end = began + queue.timeout;
     loop {
         let mut called = pin!(place.called());
         // From here on no call is missed.
@@ -62,9 +74,11 @@ async fn wait(exchange: &Exchange, selection: &mut Selection, queue: &Queue) -> 
         clock.update();
         selection.restart();
         if let Ok(peer) = selection.next(clock.millis()) {
+            queue.line().waits.up(began.elapsed());
             return Ok(peer);
         }
         if Instant::now() >= end {
+            queue.line().timeouts.up();
             return Err(Nobody::QueueTimedOut);
         }
         // Called or not, it looks again.

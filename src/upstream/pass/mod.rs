@@ -13,10 +13,11 @@ pub use ask::{Request, Sends};
 pub use settings::Passing;
 
 use super::{
-    Failure, Group, Outcome, Selection,
+    Failure, Group, Outcome, Reason, Selection,
     body::{Source, UpstreamBody},
     connect,
     failure::cases,
+    load,
     local::Options,
     peer::Peer,
     wire::answer::Note,
@@ -30,10 +31,14 @@ use crate::{
         heads::ResponseHead,
         phase::{Break, Phase},
     },
-    observe::error_log::Level,
+    observe::error_log::{Asked, Level},
 };
 use bytes::Bytes;
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Whether a level is a part of its location, so that it has the `_pass` of it.
 pub fn is_part(level: Contexts) -> bool {
@@ -62,13 +67,13 @@ pub struct Answer {
 }
 
 /// Passes the request on and answers with what comes back.
-pub async fn pass(exchange: &mut Exchange, job: Job<'_>) -> Phase {
+pub async fn pass(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
     let phase = attempts(exchange, job).await;
     choose::keep_cookie(exchange);
     phase
 }
 
-async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
+async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
     // From here on the request ends if its client leaves: nobody would read the answer.
     let goes_on = job.passing.ignore_client_abort || job.passing.store != settings::Store::Off;
     exchange.connection.abortable.set(!goes_on);
@@ -82,10 +87,13 @@ async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         let peer = match choose::next(exchange, &mut selection, std::mem::take(&mut first)).await {
             Ok(peer) => peer,
             Err(nobody) => {
-                let name = job.group.name.clone();
-                exchange.tries.push(Try { peer: name, status: 502, new_pass, response_ms: Some(0), ..Try::default() });
+                let unknown = nobody == choose::Nobody::Live && job.group.is_unresolved();
+                let reason = Some(if unknown { Reason::Unresolved } else { nobody.reason() });
+                let peer = job.group.name.clone();
+                exchange.tries.push(Try { peer, status: 502, new_pass, response_ms: Some(0), reason, ..Try::default() });
                 let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
-                exchange.log_about(Level::Err, &format!("{nobody} while connecting to upstream"), Some(&about));
+                let asked = Asked { upstream: Some(&about), reason };
+                exchange.log_asked(Level::Err, &format!("{nobody} while connecting to upstream"), asked);
                 return Phase::Break(Break::Status(502));
             }
         };
@@ -95,21 +103,26 @@ async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         new_pass = false;
         exchange.asking = None;
         let mut attempt = Attempt { began, sent: false, reused: false };
-        let outcome = ask::ask(&mut attempt, exchange, &job, &peer).await;
+        let outcome = ask::ask(&mut attempt, exchange, job, &peer).await;
         if outcome.is_err() {
             // A head was timed when it came.
             clock.update();
         }
-        let (case, status, action) = match outcome {
+        let (case, status, action, reason) = match outcome {
             Ok(answer) => {
                 let status = answer.head.status;
+                if let Some(name) = &job.group.loads.field
+                    && let Some(field) = answer.head.fields.get(name)
+                {
+                    peer.report_load(load::in_field(field));
+                }
                 let case = repeatable(status)
                     .filter(|case| selection.tries() > 1 && attempt.may_go_on(exchange, job.passing, *case, started));
                 match case {
-                    None => return answer::respond(exchange, &job, answer, selection, attempt.began, &peer),
+                    None => return answer::respond(exchange, job, answer, selection, attempt.began, &peer),
                     Some(case) => {
                         answer.body.forgo(false);
-                        (Some(case), status, "reading response header from upstream")
+                        (Some(case), status, "reading response header from upstream", Reason::of_case(case))
                     }
                 }
             }
@@ -117,16 +130,21 @@ async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
                 attempt.note_time(exchange);
                 let bad = error == RequestBodyError::Gone && exchange.connection.side.bad_body();
                 let error = if bad { RequestBodyError::Bad } else { error };
+                attempt.failed(exchange, &job, &peer, Reason::Client);
                 return refuse_body(exchange, error, Some(&job.about(&peer)));
             }
             Err(failure) => {
-                job.log(exchange, &peer, &failure, attempt.sent);
-                (failure.case(), failure.status(), failure.action(attempt.sent))
+                let reason = Reason::of(&failure, attempt.reused);
+                job.log(exchange, &peer, &failure, attempt.sent, reason);
+                (failure.case(), failure.status(), failure.action(attempt.sent), Some(reason))
             }
         };
         attempt.note_time(exchange);
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.status = status;
+        }
+        if let Some(reason) = reason {
+            attempt.failed(exchange, &job, &peer, reason);
         }
         let Some(case) = case else {
             // Nobody was asked.
@@ -146,6 +164,9 @@ async fn attempts(exchange: &mut Exchange, job: Job<'_>) -> Phase {
         if selection.tries() == 0 || !attempt.may_go_on(exchange, job.passing, case, started) {
             return Phase::Break(Break::Status(status));
         }
+        if let (Some(reason), Some(stats)) = (reason, job.group.stats(&peer)) {
+            stats.passed_over(reason);
+        }
     }
 }
 
@@ -157,6 +178,7 @@ pub fn abandoned(exchange: &mut Exchange) {
     let Some(attempt) = exchange.tries.last_mut() else { return };
     let Some(began) = attempt.began.filter(|_| attempt.response_ms.is_none()) else { return };
     attempt.response_ms = Some(clock.millis_since(began));
+    attempt.reason = Some(Reason::Client);
     let action = match attempt.connect_ms {
         None => "connecting to upstream",
         Some(_) => "sending request to upstream",
@@ -215,6 +237,9 @@ impl Attempt {
         let stream = connect::connect(&peer.address, &job.connecting).await?;
         exchange.connection.worker.clock.update();
         self.connected(exchange);
+        if let Some(stats) = job.group.stats(peer) {
+            stats.connected(self.elapsed(exchange));
+        }
         Ok(stream)
     }
 
@@ -226,8 +251,11 @@ impl Attempt {
     }
 
     /// The head of the answer is here.
-    fn answered(&self, exchange: &mut Exchange) {
+    fn answered(&self, exchange: &mut Exchange, group: &Group, peer: &Peer, status: u16) {
         exchange.connection.worker.clock.update();
+        if let Some(stats) = group.stats(peer) {
+            stats.answered(status, self.elapsed(exchange));
+        }
         let elapsed = self.elapsed_ms(exchange);
         if let Some(attempt) = exchange.tries.last_mut() {
             attempt.header_ms = Some(elapsed);
@@ -251,8 +279,23 @@ impl Attempt {
         }
     }
 
+    /// It came to nothing.
+    fn failed(&self, exchange: &mut Exchange, job: &Job<'_>, peer: &Peer, reason: Reason) {
+        let now = exchange.connection.worker.clock.millis();
+        let Some(attempt) = exchange.tries.last_mut() else { return };
+        attempt.reason = Some(reason);
+        if let Some(stats) = job.group.stats(peer) {
+            stats.moved(attempt.bytes_sent, attempt.bytes_received);
+            stats.failed(reason, now);
+        }
+    }
+
     fn elapsed_ms(&self, exchange: &Exchange) -> u64 {
         exchange.connection.worker.clock.millis_since(self.began)
+    }
+
+    fn elapsed(&self, exchange: &Exchange) -> Duration {
+        exchange.connection.worker.clock.instant().saturating_duration_since(self.began)
     }
 }
 
@@ -266,7 +309,7 @@ impl Job<'_> {
         self.source(peer).text()
     }
 
-    fn log(&self, exchange: &Exchange, peer: &Arc<Peer>, failure: &Failure, sent: bool) {
+    fn log(&self, exchange: &Exchange, peer: &Arc<Peer>, failure: &Failure, sent: bool, reason: Reason) {
         let level = match failure {
             // What it said is in the log.
             Failure::Caught => return,
@@ -287,7 +330,8 @@ impl Job<'_> {
             _ => Level::Err,
         };
         let text = format!("{failure} while {}", failure.action(sent));
-        exchange.log_about(level, &text, Some(&self.about(peer)));
+        let about = self.about(peer);
+        exchange.log_asked(level, &text, Asked { upstream: Some(&about), reason: Some(reason) });
     }
 }
 

@@ -1,9 +1,12 @@
 //! `$upstream_…`: what was asked of whom, and how it went.
 
-use crate::http::{
-    exchange::{Exchange, Try},
-    modules::core::by_variable_name,
-    variables::{Prefixed, Variable},
+use crate::{
+    http::{
+        exchange::{Exchange, Try},
+        modules::core::by_variable_name,
+        variables::{Prefixed, Variable},
+    },
+    upstream::Reason,
 };
 use std::io::Write;
 
@@ -30,6 +33,19 @@ pub const VARIABLES: &[Variable] = &[
         each(ex, out, |attempt, out| drop(write!(out, "{}", attempt.bytes_sent)))
     }),
     Variable::new("upstream_cache_status", |_, _| false),
+    Variable::new("upstream_failure_reason", |ex, out| {
+        let known =
+            each(ex, out, |attempt, out| out.extend_from_slice(attempt.reason.map_or("-", Reason::word).as_bytes()));
+        if !ex.state.upstream.unresolved.get() {
+            return known;
+        }
+        // Nobody was asked.
+        if known {
+            out.extend_from_slice(b" : ");
+        }
+        out.extend_from_slice(Reason::Unresolved.word().as_bytes());
+        true
+    }),
 ];
 
 pub const FAMILIES: &[Prefixed] = &[

@@ -163,6 +163,14 @@ impl ServerSide {
         self.0.answered.set(true);
     }
 
+    /// Whether an interim answer waits to be written.
+    pub fn has_interim(&self) -> bool {
+        let interim = self.0.interim.take();
+        let has = interim.is_some();
+        self.0.interim.set(interim);
+        has
+    }
+
     pub(super) fn take_interim(&self) -> Bytes {
         self.0.interim.take().map(|interim| *interim).unwrap_or_default()
     }

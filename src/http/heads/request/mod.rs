@@ -74,11 +74,13 @@ pub enum Connection {
 impl RequestHead {
     /// Whether the client lets the connection live on behind the answer (`ngx_http_handler`).
     pub fn keepalive(&self) -> bool {
-        match self.connection {
-            Connection::Unsaid => self.version > (1, 0) && self.method != "CONNECT",
+        let asked = match self.connection {
+            Connection::Unsaid => self.version > (1, 0),
             Connection::Close => false,
-            Connection::KeepAlive => self.method != "CONNECT",
-        }
+            Connection::KeepAlive => true,
+        };
+        // The method may be that of an error page by now.
+        asked && !self.line.starts_with(b"CONNECT ")
     }
 
     /// Whether bytes of a body follow.

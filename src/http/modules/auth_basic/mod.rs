@@ -5,7 +5,7 @@ mod password;
 use super::Room;
 use crate::{
     config::{Args, Directive, FromArgs, LEVELS, LIMIT_EXCEPT, Module, scope::bytes_to_path},
-    http::{exchange::Exchange, files, template::Template},
+    http::{exchange::{Exchange, Method}, files, template::Template},
     observe::error_log::Level,
     syntax::Fault,
 };
@@ -77,8 +77,12 @@ pub fn check(exchange: &mut Exchange) -> Verdict {
 /// Asks for a password (`ngx_http_auth_basic_set_realm`).
 fn ask(exchange: &mut Exchange, realm: &[u8]) -> Verdict {
     let value = [b"Basic realm=\"", realm, b"\""].concat();
-    exchange.state.error_page.kept.push(Bytes::from_static(b"WWW-Authenticate"), value);
-    Verdict::Denied(401)
+    let (field, status) = match exchange.method {
+        Method::Connect => (&b"Proxy-Authenticate"[..], 407),
+        _ => (&b"WWW-Authenticate"[..], 401),
+    };
+    exchange.state.error_page.kept.push(Bytes::from_static(field), value);
+    Verdict::Denied(status)
 }
 
 fn read(path: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -12,7 +12,7 @@ pub use symlinks::DisableSymlinks;
 pub use timing::{KeepaliveDisable, KeepaliveTimeout};
 pub use types::Types;
 pub use values::{Buffers, IfModifiedSince, InFileOnly, Lingering, Satisfy, ServerTokens};
-pub use variables::{argument, basic_credentials, by_variable_name, decode_base64, number, put, request_port};
+pub use variables::{argument, basic_credentials, by_variable_name, decode_base64, number, put, request_id, request_length, request_port};
 
 use super::Room;
 use crate::{

@@ -2,7 +2,7 @@
 
 use crate::{
     http::{
-        exchange::Exchange,
+        exchange::{Exchange, Method},
         variables::{Prefixed, Variable},
     },
     process::TcpInfo,
@@ -115,7 +115,8 @@ pub(super) const FAMILIES: &[Prefixed] = &[
 ];
 
 /// The head and what was read of the body with its frame; what is only read away does not count.
-fn request_length(ex: &Exchange) -> u64 {
+/// All bytes that the client sent for a request.
+pub fn request_length(ex: &Exchange) -> u64 {
     let body = if ex.body.received() > 0 || ex.body.streamed() { ex.connection.side.body_received() } else { 0 };
     ex.head.length as u64 + body
 }
@@ -231,9 +232,10 @@ fn remote_user(ex: &Exchange, out: &mut Vec<u8>) -> bool {
     end > 0 && put(out, &decoded[..end])
 }
 
-/// What `Authorization: Basic` holds: `name:password`.
+/// What `Authorization: Basic` holds, or `Proxy-Authorization` of `CONNECT`: `name:password`.
 pub fn basic_credentials(ex: &Exchange) -> Option<Vec<u8>> {
-    let value = ex.field("authorization")?;
+    let proxy = ex.method == Method::Connect;
+    let value = ex.field(if proxy { "proxy-authorization" } else { "authorization" })?;
     let (scheme, rest) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
@@ -258,7 +260,8 @@ pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     ENGINE.decode(&text[..end]).ok()
 }
 
-fn request_id(ex: &Exchange, out: &mut Vec<u8>) -> bool {
+/// `$request_id`.
+pub fn request_id(ex: &Exchange, out: &mut Vec<u8>) -> bool {
     let id = ex.state.core.request_id.get_or_init(|| {
         let mut id = [0; 32];
         for (at, byte) in id.iter_mut().enumerate() {

@@ -12,11 +12,9 @@ use crate::{
         media_types::MediaTypes,
         packing::{self, Codec, CompLevel, Lengths, Rule},
         response::Response,
-        validators::weak_etag,
         variables::Variable,
     },
 };
-use bytes::Bytes;
 use std::{rc::Rc, sync::Arc};
 
 #[derive(Clone, Debug)]
@@ -98,23 +96,6 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let rule = Rule { enabled: conf.enabled, types: &conf.types, min_length: conf.min_length.0 };
     let codec = |length| Ok(Codec::gzip(conf.level.0, length));
     exchange.state.gzip.lengths = packing::offer(exchange, response, rule, "gzip", accepted, codec).ok().flatten();
-}
-
-/// The body is no longer byte for byte what its tag stands for (`ngx_http_weak_etag`).
-pub fn weaken(response: &mut Response) {
-    let weak = |etag: &[u8]| weak_etag(etag).map(|weak| Bytes::copy_from_slice(&weak));
-    response.etag = response.etag.as_deref().and_then(weak);
-    match response.field("etag").map(weak) {
-        Some(Some(etag)) => {
-            for field in response.fields.iter_mut().filter(|field| field.name.eq_ignore_ascii_case(b"etag")) {
-                field.value = etag.clone();
-            }
-        }
-        Some(None) => {
-            response.fields.remove("etag");
-        }
-        None => {}
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
     config::{Args, Directive, FromArgs, HTTP, Handle, Kind, LEVELS, List, Module, Scope, values::parse_number},
     http::{
         exchange::Exchange,
-        limit_zone::{self, LimitLevel, LimitStatus, no_zone, zone_shape},
+        limit_zone::{self, LimitLevel, LimitStatus, Tally, no_zone, zone_shape},
         phase::{Phase, status},
         variables::Variable,
     },
@@ -62,9 +62,10 @@ pub async fn check(exchange: &mut Exchange) -> Phase {
     let conf = Arc::clone(&exchange.location.settings.limit_req);
     let dry_run = if conf.dry_run { ", dry run" } else { "" };
     let judged = judge(exchange, &conf);
-    let (delay, excess, zone) = match judged {
+    let (delay, excess, zone, tally) = match judged {
         Verdict::Unasked => return Phase::Continue(()),
-        Verdict::Refused(said) => {
+        Verdict::Refused(said, tally) => {
+            tally.reject(conf.dry_run);
             if let Some((excess, zone)) = said {
                 let (whole, rest) = (excess / 1000, excess % 1000);
                 let text = format!("limiting requests{dry_run}, excess: {whole}.{rest:03} by zone \"{zone}\"");
@@ -73,15 +74,17 @@ pub async fn check(exchange: &mut Exchange) -> Phase {
             exchange.state.limit_req = Some(if conf.dry_run { "REJECTED_DRY_RUN" } else { "REJECTED" });
             return if conf.dry_run { Phase::Continue(()) } else { status(conf.status.0) };
         }
-        Verdict::Passed(delay, excess, zone) => (delay, excess, zone),
+        Verdict::Passed(delay, excess, zone, tally) => (delay, excess, zone, tally),
     };
     if delay == 0 {
+        tally.passed.up();
         exchange.state.limit_req = Some("PASSED");
         return Phase::Continue(());
     }
     let (whole, rest) = (excess / 1000, excess % 1000);
     let text = format!("delaying request{dry_run}, excess: {whole}.{rest:03}, by zone \"{zone}\"");
     exchange.log(conf.log_level.weaker(), &text);
+    tally.delay(conf.dry_run);
     exchange.state.limit_req = Some(if conf.dry_run { "DELAYED_DRY_RUN" } else { "DELAYED" });
     if !conf.dry_run {
         tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -93,9 +96,9 @@ enum Verdict {
     /// No key has a value.
     Unasked,
     /// What was too much, in thousandths of requests, and in which zone; none where there was no room to count it.
-    Refused(Option<(u64, String)>),
+    Refused(Option<(u64, String)>, Arc<Tally>),
     /// Milliseconds to wait, and for what.
-    Passed(u64, u64, String),
+    Passed(u64, u64, String, Arc<Tally>),
 }
 
 /// Asks every limit in turn; what a request costs is booked only where all of them take it.
@@ -114,7 +117,7 @@ fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
                 for (_, zone, key) in &asked {
                     zone.keys.table().release(key);
                 }
-                return Verdict::Refused(Some((excess, zone.keys.name.clone())));
+                return Verdict::Refused(Some((excess, zone.keys.name.clone())), Arc::clone(zone.keys.tally()));
             }
             Judged::Full => {
                 exchange
@@ -122,32 +125,38 @@ fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
                 for (_, zone, key) in &asked {
                     zone.keys.table().release(key);
                 }
-                return Verdict::Refused(None);
+                return Verdict::Refused(None, Arc::clone(zone.keys.tally()));
             }
         };
         if done {
             let delay = limit.wait(excess, zone.rate);
-            return book(&asked, (delay, excess, &zone.keys.name));
+            return book(&asked, Some((delay, excess, zone)));
         }
         asked.push((limit, zone, key));
     }
-    match asked.last() {
-        Some((_, zone, _)) => book(&asked, (0, 0, &zone.keys.name)),
-        None => Verdict::Unasked,
-    }
+    book(&asked, None)
 }
 
 /// Books the request with the limits that were asked; the longest wait counts (`ngx_http_limit_req_account`).
-fn book(asked: &[(&Limit, &Zone, Vec<u8>)], last: (u64, u64, &str)) -> Verdict {
+fn book(asked: &[(&Limit, &Zone, Vec<u8>)], last: Option<(u64, u64, &Zone)>) -> Verdict {
     let mut longest = last;
     for (limit, zone, key) in asked.iter().rev() {
         let excess = zone.keys.table().book(key, zone.rate);
         let delay = limit.wait(excess, zone.rate);
-        if delay > longest.0 {
-            longest = (delay, excess, &zone.keys.name);
+        if longest.is_none_or(|(most, ..)| delay > most) {
+            longest = Some((delay, excess, *zone));
         }
     }
-    Verdict::Passed(longest.0, longest.1, longest.2.to_owned())
+    let Some((delay, excess, slowest)) = longest else { return Verdict::Unasked };
+    // What the slowest one does is told by the caller.
+    let zones = asked.iter().map(|(_, zone, _)| *zone).chain(last.map(|(_, _, zone)| zone));
+    zones.filter(|zone| !std::ptr::eq(*zone, slowest)).for_each(|zone| zone.keys.tally().passed.up());
+    Verdict::Passed(delay, excess, slowest.keys.name.clone(), Arc::clone(slowest.keys.tally()))
+}
+
+/// What the limits of each zone have done, by its name.
+pub fn tallies(conf: &Conf) -> impl Iterator<Item = (&str, &Arc<Tally>)> {
+    conf.zones.iter().map(|zone| (&*zone.keys.name, zone.keys.tally()))
 }
 
 /// Takes over what the generation before has counted in the same zones.

@@ -29,7 +29,7 @@ use crate::{
     },
     observe::error_log::Level,
     syntax::Fault,
-    upstream::pass::{self, Job, Passing, Rules, settings},
+    upstream::pass::{self, Job, Passing, Request, Rules, settings},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -116,10 +116,24 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let request = request::build(exchange, &conf, &target, &uri);
     let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
     let cookie = |exchange: &Exchange, value: &[u8]| cookies::rewrite(&conf, exchange, value);
-    let rules = Rules { hidden: &["date", "server", "x-pad"], redirect: Some(&rewrite), cookie: Some(&cookie), not_found: false };
+    let rules = Rules {
+        hidden: &["date", "server", "x-pad"],
+        redirect: Some(&rewrite),
+        cookie: Some(&cookie),
+        ..Rules::default()
+    };
     let connecting = conf.passing.connecting(exchange);
     let job = Job { group: target.group, passing: &conf.passing, connecting, rules, request, scheme: "http://", uri };
-    pass::pass(exchange, job).await
+    pass::pass(exchange, &job).await
+}
+
+/// The request by which a peer of the location's group is checked, for this path in the place of the client's
+/// (`health_check`).
+pub async fn check(exchange: &mut Exchange, uri: &[u8]) -> Option<Request> {
+    let conf = Arc::clone(&exchange.location.settings.proxy);
+    let target = conf.pass.as_ref()?.target(exchange).await.ok()?;
+    exchange.state.proxy = State { host: target.host.clone(), port: target.port.clone() };
+    Some(request::build(exchange, &conf, &target, uri))
 }
 
 /// `proxy_http_version`.

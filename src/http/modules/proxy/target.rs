@@ -132,6 +132,14 @@ fn host_and_port(url: &Url) -> (Bytes, Bytes) {
 }
 
 impl Pass {
+    /// The group it leads to, where no variable says that.
+    pub fn group(&self) -> Option<Handle> {
+        match &self.to {
+            To::Group { handle, .. } => Some(*handle),
+            To::Variable(_) => None,
+        }
+    }
+
     /// Where a request goes.
     ///
     /// # Errors

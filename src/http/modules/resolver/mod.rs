@@ -3,11 +3,12 @@
 mod names;
 mod question;
 mod service;
+mod zone;
 
 use super::Room;
 use crate::{
     config::{
-        Args, Directive, FromArgs, LEVELS, Module,
+        Args, Directive, FromArgs, Kind, LEVELS, Module, Scope,
         values::{Address, Msec, Wants, parse_time, parse_url},
     },
     http::{exchange::Exchange, files},
@@ -16,6 +17,7 @@ use crate::{
 };
 pub use question::Failure;
 pub use service::{Service, Target, lookup_service};
+pub use zone::Zone;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
@@ -46,6 +48,12 @@ impl Module for Conf {
 
 impl Room for Conf {
     type State = ();
+}
+
+/// The zones that a reading mentions, in the order of their mention.
+pub fn zones(scope: &Scope<'_>) -> Vec<Arc<Zone>> {
+    let named = scope.names(Kind::ResolverZone);
+    named.iter().map(|named| Zone::named(&String::from_utf8_lossy(&named.name))).collect()
 }
 
 /// The addresses of a name, as the servers of the request's location give them.
@@ -119,13 +127,15 @@ pub struct NameServers {
     pub valid: Option<u64>,
     pub ipv4: bool,
     pub ipv6: bool,
+    /// `status_zone=`: where it is counted what they are asked and say.
+    pub zone: Option<String>,
 }
 
 impl FromArgs for NameServers {
     const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let mut read = Self { servers: Vec::new(), valid: None, ipv4: true, ipv6: true };
+        let mut read = Self { servers: Vec::new(), valid: None, ipv4: true, ipv6: true, zone: None };
         for word in args.words() {
             if let Some(valid) = word.value.strip_prefix(b"valid=") {
                 let seconds = parse_time(valid, false).ok_or_else(|| invalid(word))?;
@@ -134,9 +144,12 @@ impl FromArgs for NameServers {
                 read.ipv4 = on_or_off(flag, word)?;
             } else if let Some(flag) = word.value.strip_prefix(b"ipv6=") {
                 read.ipv6 = on_or_off(flag, word)?;
-            } else if word.value.starts_with(b"status_zone=") {
-                let text = "the \"status_zone\" parameter of \"resolver\" has no effect in this version";
-                args.scope.fault(Fault::at(word.span, text).warn());
+            } else if let Some(name) = word.value.strip_prefix(b"status_zone=") {
+                args.scope.refer(Kind::ResolverZone, name, word.span);
+                read.zone = Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty());
+                if read.zone.is_none() {
+                    return Err(invalid(word));
+                }
             } else {
                 read.servers.extend(servers(word, args)?);
             }

@@ -230,7 +230,7 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn names() -> Names {
-        Names::new(NameServers { servers: Vec::new(), valid: None, ipv4: true, ipv6: true })
+        Names::new(NameServers { servers: Vec::new(), valid: None, ipv4: true, ipv6: true, zone: None })
     }
 
     fn name(text: &str) -> Name {
@@ -282,7 +282,7 @@ mod tests {
     fn a_question_nobody_waits_for_is_given_up() {
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let servers = vec![silent.local_addr().unwrap()];
-        let names = Rc::new(Names::new(NameServers { servers, valid: None, ipv4: true, ipv6: true }));
+        let names = Rc::new(Names::new(NameServers { servers, valid: None, ipv4: true, ipv6: true, zone: None }));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let log: Log = Rc::new(|_| {});

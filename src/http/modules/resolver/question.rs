@@ -1,7 +1,10 @@
 //! One question to the name servers: `A` and `AAAA` over UDP, over TCP where an answer is cut short, and
 //! again to the next server while none comes (`ngx_resolver_send_query` and what follows it).
 
-use super::{Log, NameServers, Trouble};
+use super::{
+    Log, NameServers, Trouble,
+    zone::{Pending, Zone},
+};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType, rdata::SRV},
@@ -11,6 +14,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -79,6 +83,8 @@ pub(super) fn name(text: &str) -> Option<Name> {
 /// # Errors
 /// What a server answered instead of addresses. Two families are one question: an error of one is one of both.
 pub(super) async fn ask(servers: &NameServers, first: usize, name: &Name, log: &Log) -> Result<Answer, Failure> {
+    let zone = Zone::of(servers).inspect(|zone| zone.names.up());
+    let (log, pending) = (&counting(zone.clone(), log), zone.map(Pending::new));
     let replies = RefCell::new(Vec::new());
     let ask = |wanted: bool, kind| {
         let replies = &replies;
@@ -90,7 +96,11 @@ pub(super) async fn ask(servers: &NameServers, first: usize, name: &Name, log: &
         }
     };
     tokio::join!(biased; ask(servers.ipv4, RecordType::A), ask(servers.ipv6, RecordType::AAAA));
-    combine(replies.into_inner())
+    let replies = replies.into_inner();
+    if let Some(pending) = pending {
+        pending.answered(replies.iter().find_map(|reply| reply.as_ref().err().copied()));
+    }
+    combine(replies)
 }
 
 /// Asks the servers for the servers of a service.
@@ -103,7 +113,13 @@ pub(super) async fn ask_service(
     name: &Name,
     log: &Log,
 ) -> Result<ServiceAnswer, Failure> {
-    let records = Asked::new(&servers.servers, name.clone(), RecordType::SRV, log).ask(first).await?;
+    let zone = Zone::of(servers).inspect(|zone| zone.services.up());
+    let (log, pending) = (&counting(zone.clone(), log), zone.map(Pending::new));
+    let records = Asked::new(&servers.servers, name.clone(), RecordType::SRV, log).ask(first).await;
+    if let Some(pending) = pending {
+        pending.answered(records.as_ref().err().copied());
+    }
+    let records = records?;
     let ttl = records.iter().map(seconds).min().unwrap_or(0);
     let (mut targets, mut alias) = (Vec::new(), None);
     for record in records {
@@ -120,6 +136,18 @@ pub(super) async fn ask_service(
         Some(target) => Ok(ServiceAnswer::Alias(target.to_lowercase())),
         None => Err(Failure::NotFound),
     }
+}
+
+/// The same log, which sees answers that are waited over as well.
+fn counting(zone: Option<Arc<Zone>>, log: &Log) -> Log {
+    let log = Rc::clone(log);
+    let Some(zone) = zone else { return log };
+    Rc::new(move |trouble| {
+        if let Trouble::Code { code, .. } = &trouble {
+            zone.confused(*code);
+        }
+        log(trouble);
+    })
 }
 
 /// What the servers say of a service.

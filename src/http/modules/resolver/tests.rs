@@ -124,7 +124,7 @@ const BOTH: Rule = |_, kind, _| match kind {
 
 fn name_servers(servers: &[&Server]) -> NameServers {
     let servers = servers.iter().map(|server| server.address).collect();
-    NameServers { servers, valid: None, ipv4: true, ipv6: true }
+    NameServers { servers, valid: None, ipv4: true, ipv6: true, zone: None }
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -229,7 +229,8 @@ fn the_next_server_is_asked_when_one_is_silent() {
 fn the_next_server_is_asked_when_one_is_not_there() {
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Server::start(BOTH);
-    let servers = NameServers { servers: vec![gone, server.address], valid: None, ipv4: true, ipv6: false };
+    let servers = vec![gone, server.address];
+    let servers = NameServers { servers, valid: None, ipv4: true, ipv6: false, zone: None };
     let lines = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&lines);
     let log: Log = Rc::new(move |trouble| log.borrow_mut().push(trouble.to_string()));
@@ -256,11 +257,36 @@ fn servers_that_say_nothing_useful_are_waited_for_until_time_is_up() {
 }
 
 #[test]
+fn a_zone_counts_what_is_asked_and_said_once_however_many_wait() {
+    let server = Server::start(|name, _, _| match name {
+        "a" => Say::Records(&[Data::V4([10, 0, 0, 1])]),
+        "none" => Say::Code(ResponseCode::NXDomain),
+        "refused" => Say::Code(ResponseCode::Refused),
+        "odd" => Say::Code(ResponseCode::FormErr),
+        _ => Say::Nothing,
+    });
+    let zone = Some("counted".to_owned());
+    let servers = NameServers { ipv6: false, zone, ..name_servers(&[&server]) };
+    for name in ["a", "none", "refused", "odd", "silent", "a"] {
+        let _ = run(look(&servers, name, SHORT));
+    }
+    let zone = Zone::named("counted");
+    let counted = [&zone.noerror, &zone.nxdomain, &zone.refused, &zone.timedout, &zone.servfail];
+    assert_eq!(counted.map(|counter| counter.get()), [1, 1, 1, 2, 0]);
+    // What is known is not asked for again; who is confused is asked again and again.
+    assert_eq!((zone.names.get(), zone.services.get()), (5, 0));
+    assert!(zone.formerr.get() >= 1);
+    zone.reset();
+    assert_eq!(zone.names.get(), 0);
+}
+
+#[test]
 fn servers_are_read_with_their_ports_and_parameters() {
     let conf =
         conf("resolver 127.0.0.11 [::1]:5353 localhost:54 valid=1m ipv6=off status_zone=z; resolver_timeout 5s;");
     let servers = ["127.0.0.11:53", "[::1]:5353", "127.0.0.1:54"].map(|address| address.parse().unwrap());
-    let read = NameServers { servers: servers.to_vec(), valid: Some(60), ipv4: true, ipv6: false };
+    let zone = Some("z".to_owned());
+    let read = NameServers { servers: servers.to_vec(), valid: Some(60), ipv4: true, ipv6: false, zone };
     assert_eq!(conf.resolver.servers, Some(read));
     assert_eq!(conf.resolver.timeout, Msec::seconds(5));
 }

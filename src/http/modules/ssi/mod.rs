@@ -102,14 +102,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
     let main = exchange.depth == 0;
     if main {
         response.forget_length();
-        if conf.last_modified {
-            super::gzip::weaken(response);
-        } else {
-            response.last_modified = None;
-            response.etag = None;
-            response.fields.remove("last-modified");
-            response.fields.remove("etag");
-        }
+        response.rewritten(conf.last_modified);
     }
     exchange.state.ssi.begin();
     if main && response.bodyless(exchange) {

@@ -10,7 +10,7 @@ use std::{
 
 /// Words to look for, in lower case.
 #[derive(Debug)]
-pub(super) struct Words {
+pub struct Words {
     list: Vec<Bytes>,
     /// Length of the shortest.
     shortest: usize,
@@ -32,7 +32,7 @@ enum Found {
 
 impl Words {
     /// Of words that are not empty. `None` if there are none.
-    pub(super) fn new(words: Vec<Bytes>) -> Option<Self> {
+    pub fn new(words: Vec<Bytes>) -> Option<Self> {
         let shortest = words.iter().map(Bytes::len).min()?;
         let mut skip = [u8::try_from(shortest).unwrap_or(u8::MAX); 256];
         for word in &words {
@@ -98,7 +98,8 @@ pub struct SubBody {
 }
 
 impl SubBody {
-    pub(super) fn new(inner: Body, words: Arc<Words>, values: Vec<Bytes>, once: bool) -> Self {
+    /// With what takes the place of each word, and whether each is replaced but once.
+    pub fn new(inner: Body, words: Arc<Words>, values: Vec<Bytes>, once: bool) -> Self {
         let used = vec![false; values.len()];
         let (input, held, output) = (Bytes::new(), Bytes::new(), VecDeque::new());
         Self { inner, words, values, once, used, input, held, output, over: false }

@@ -2,7 +2,7 @@
 
 mod body;
 
-pub use body::SubBody;
+pub use body::{SubBody, Words};
 
 use super::Room;
 use crate::{
@@ -10,7 +10,6 @@ use crate::{
     http::{body::Body, exchange::Exchange, media_types::MediaTypes, response::Response, template::Template},
     syntax::Fault,
 };
-use body::Words;
 use bytes::Bytes;
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -72,14 +71,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) {
         return;
     }
     response.content_length = None;
-    if conf.last_modified {
-        super::gzip::weaken(response);
-    } else {
-        response.last_modified = None;
-        response.etag = None;
-        response.fields.remove("last-modified");
-        response.fields.remove("etag");
-    }
+    response.rewritten(conf.last_modified);
 }
 
 /// The words of a level with what takes their place. One mention hides those of the level above.

@@ -1,6 +1,9 @@
 //! `server` and the load balancing methods.
 
-use super::sticky::StickyConf;
+use super::{
+    retry::{self, HOST_NOT_FOUND, Unresolved},
+    sticky::StickyConf,
+};
 use crate::{
     config::{
         Args, Slot,
@@ -22,6 +25,8 @@ use std::ops::RangeInclusive;
 pub(super) struct Lines {
     pub(super) servers: Vec<(ServerLine, Vec<Address>)>,
     pub(super) names: Vec<Name>,
+    /// Those whose names nobody knew.
+    pub(super) unresolved: Vec<Unresolved>,
     pub(super) balance: Balance,
     pub(super) key: Option<Template>,
     pub(super) sticky: Option<StickyConf>,
@@ -46,7 +51,7 @@ impl Name {
 
 impl Lines {
     pub(super) fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.names.is_empty()
+        self.servers.is_empty() && self.names.is_empty() && self.unresolved.is_empty()
     }
 }
 
@@ -80,6 +85,12 @@ impl Slot for Lines {
         self.key = key;
         self.balance = match &args.statement.name.value[..] {
             b"least_conn" => Balance::LeastConn,
+            b"least_load" => {
+                if let Some(word) = words.first() {
+                    return Err(args.parameter(word));
+                }
+                Balance::LeastLoad
+            }
             b"ip_hash" => Balance::IpHash,
             b"hash" => match words.get(1) {
                 None => Balance::Hash { consistent: false },
@@ -147,7 +158,15 @@ impl Lines {
         if service.is_some() && !resolve {
             return Err(about("requires \"resolve\" parameter"));
         }
-        let url = self.address(args, word, !resolve)?;
+        let url = match address(args, word, !resolve) {
+            Err(HOST_NOT_FOUND) => {
+                let url = address(args, word, false).map_err(|error| refused(word, error))?;
+                let fault = refused(word, HOST_NOT_FOUND);
+                self.unresolved.push(Unresolved::new(line, &url.host, url.port, fault, args));
+                return Ok(());
+            }
+            url => url.map_err(|error| refused(word, error))?,
+        };
         if service.is_some() && url.has_port {
             return Err(about("may not have port"));
         }
@@ -162,20 +181,21 @@ impl Lines {
         }
         Ok(())
     }
+}
 
-    fn address(&self, args: &Args<'_>, word: &Word, resolve: bool) -> Result<Url, Fault> {
-        let wants = Wants { resolve, default_port: 80, ..Wants::default() };
-        parse_url(&word.value, wants, args.scope).map_err(|error| {
-            let text = [error.as_bytes(), b" in upstream \"", &word.value, b"\""].concat();
-            let fault = Fault::at(word.span, text);
-            match error {
-                "invalid host" => fault.help("write the address alone, as in `server 127.0.0.1:8000;`"),
-                "host not found" => {
-                    fault.help("the name is looked up when the server starts, and nothing answers for it")
-                }
-                _ => fault,
-            }
-        })
+fn address(args: &Args<'_>, word: &Word, resolve: bool) -> Result<Url, &'static str> {
+    let wants = Wants { resolve, default_port: 80, ..Wants::default() };
+    parse_url(&word.value, wants, args.scope)
+}
+
+/// What nginx says of an address that is wrong.
+fn refused(word: &Word, error: &'static str) -> Fault {
+    let text = [error.as_bytes(), b" in upstream \"", &word.value, b"\""].concat();
+    let fault = Fault::at(word.span, text);
+    match error {
+        "invalid host" => fault.help("write the address alone, as in `server 127.0.0.1:8000;`"),
+        HOST_NOT_FOUND => retry::not_found(fault),
+        _ => fault,
     }
 }
 

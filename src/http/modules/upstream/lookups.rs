@@ -1,6 +1,7 @@
 //! Names of servers that are looked up while the server runs: asked for again whenever an answer no longer holds
 //! (`ngx_http_upstream_zone_module`). One thread does it for all.
 
+use super::retry;
 use crate::{
     http::{
         Http,
@@ -26,7 +27,10 @@ pub fn watch(http: &Arc<Http>) {
     for (at, group) in http.upstreams.iter().enumerate() {
         let Some(group) = group.as_ref().filter(|group| group.resolving.claim()) else { continue };
         for line in 0..group.resolving.names.len() {
-            tokio::task::spawn_local(follow(Arc::downgrade(http), at, line));
+            match group.resolving.names[line].at_first {
+                true => tokio::task::spawn_local(retry::follow(Arc::downgrade(http), at, line)),
+                false => tokio::task::spawn_local(follow(Arc::downgrade(http), at, line)),
+            };
         }
     }
 }
@@ -47,7 +51,8 @@ async fn follow(http: Weak<Http>, at: usize, line: usize) {
     }
 }
 
-fn now() -> u64 {
+/// Seconds since the epoch.
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -99,6 +104,7 @@ async fn look_up(http: &Arc<Http>, group: &Group, line: usize) -> Duration {
     };
     group.update(line, &found);
     name.set_valid(now() + seconds);
+    name.set_answered(now());
     Duration::from_secs(if seconds > 0 { seconds + 1 } else { 1 })
 }
 

@@ -2,16 +2,22 @@
 
 mod definition;
 mod lines;
+mod load;
 mod lookups;
+mod polls;
+mod retry;
+mod state;
 mod sticky;
 #[cfg(test)]
 mod tests;
 mod zones;
 
-pub use definition::{Definition, built};
+pub use definition::{Definition, built, joined_at_run_time};
 pub use lookups::watch;
+pub use polls::{about, poll};
 
 use super::{Room, Settings};
+use retry::{HOST_NOT_FOUND, OnStart};
 use crate::{
     config::{
         Directive, HTTP, Handle, Kind, List, Module, Scope,
@@ -19,7 +25,11 @@ use crate::{
     },
     http::exchange::Exchange,
     syntax::{Fault, Span, Stage, Word},
-    upstream::{Address, Group},
+    upstream::{
+        Address, Balance, Group, ServerLine,
+        edit::Dynamics,
+        resolve::{Resolved, Resolving},
+    },
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -27,10 +37,14 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
     pub groups: List<Definition>,
+    pub resolver_on_start: OnStart,
 }
 
 impl Module for Conf {
-    const DIRECTIVES: &'static [Directive<Self>] = &[Directive::new("upstream", HTTP, |conf| &mut conf.groups)];
+    const DIRECTIVES: &'static [Directive<Self>] = &[
+        Directive::new("upstream", HTTP, |conf| &mut conf.groups),
+        Directive::new("resolver_on_start", HTTP, |conf| &mut conf.resolver_on_start),
+    ];
 }
 
 impl Room for Conf {
@@ -44,6 +58,8 @@ impl Room for Conf {
 pub struct State {
     /// The cookie that leads back to the peer that was asked last (`sticky cookie`).
     pub cookie: Option<Bytes>,
+    /// It is not known who its upstream's name is.
+    pub unresolved: std::cell::Cell<bool>,
 }
 
 /// All groups that anything refers to, in the order of the handles: those of `upstream` blocks, and one
@@ -51,13 +67,18 @@ pub struct State {
 pub fn groups(http: &Settings, scope: &Scope<'_>) -> Vec<Option<Arc<Group>>> {
     let conf = &http.upstream;
     zones::check(conf.groups.iter().flat_map(Definition::zones), scope);
+    state::check(conf.groups.iter().filter_map(Definition::state), scope);
     let names = scope.names(Kind::Upstream);
     let group = |(at, named): (usize, &crate::config::scope::Named)| {
         let defined = conf.groups.iter().find(|group| group.handle.0 as usize == at);
         let group = match defined {
             Some(definition) if definition.doubtful => return None,
-            Some(definition) => definition.group(&http.resolver),
-            None => implicit(&named.name, named.first_use, named.note, conf, scope),
+            Some(definition) => definition.group(http, scope),
+            None if let Some(at) = definition::joined(&named.name, scope) => {
+                let text = format!("no upstream \"{}\" to add servers to", String::from_utf8_lossy(&named.name));
+                Err(Fault::at(at, text).when(Stage::Settling))
+            }
+            None => implicit(&named.name, named.first_use, named.note, http, scope),
         };
         group.map(Arc::new).map_err(|fault| scope.fault(fault)).ok()
     };
@@ -85,7 +106,10 @@ pub async fn reach(exchange: &Exchange, url: Url) -> Result<Arc<Group>, (u16, St
     }
     let mut addresses = url.addresses;
     if addresses.is_empty() {
-        let resolved = super::resolver::resolve(exchange, &host).await.map_err(|text| (502, text))?;
+        let resolved = super::resolver::resolve(exchange, &host).await.map_err(|text| {
+            exchange.state.upstream.unresolved.set(true);
+            (502, text)
+        })?;
         addresses = resolved.into_iter().map(|ip| Address::Tcp((ip, url.port).into())).collect();
     }
     let name = if url.unix { format!("unix:{host}") } else { format!("{host}:{}", url.port) };
@@ -101,7 +125,8 @@ fn key(url: &Url) -> Vec<u8> {
 }
 
 /// A group of all addresses of one name (`ngx_http_upstream_init_round_robin` without servers).
-fn implicit(name: &[u8], at: Span, default_port: u32, conf: &Conf, scope: &Scope<'_>) -> Result<Group, Fault> {
+fn implicit(name: &[u8], at: Span, default_port: u32, http: &Settings, scope: &Scope<'_>) -> Result<Group, Fault> {
+    let conf = &http.upstream;
     let default_port = u16::try_from(default_port).unwrap_or(0);
     let wants = Wants { default_port, ..Wants::default() };
     let written = parse_url(name, wants, scope);
@@ -116,9 +141,18 @@ fn implicit(name: &[u8], at: Span, default_port: u32, conf: &Conf, scope: &Scope
     if !url.unix && url.port == 0 {
         return Err(settling("no port"));
     }
-    let url = parse_url(name, Wants { resolve: true, ..wants }, scope).map_err(settling)?;
-    let addresses = url.addresses.clone();
+    let found = parse_url(name, Wants { resolve: true, ..wants }, scope);
     let name = String::from_utf8_lossy(name).into_owned();
+    if found == Err(HOST_NOT_FOUND) && conf.resolver_on_start == OnStart::Retry {
+        scope.fault(retry::warning(&settling(HOST_NOT_FOUND)));
+        let line = ServerLine { server: text.clone(), ..ServerLine::default() };
+        let (resolver, fixed) = (&http.resolver, Vec::new());
+        let names = vec![Resolved::at_first(line, text.clone(), url.port)];
+        let names = Resolving::new(names, resolver.servers.clone(), resolver.timeout.0);
+        let group = Group::with_names(name, Balance::RoundRobin, fixed, names, Dynamics::default());
+        return group.map_err(|error| settling(&error.to_string()));
+    }
+    let addresses = found.map_err(settling)?.addresses;
     Group::implicit(name, addresses).map_err(|error| Fault::at(at, error.to_string()).when(Stage::Settling))
 }
 

@@ -27,7 +27,7 @@ fn methods_are_refused_in_nginxs_words() {
         ("queue 0;", "invalid value \"0\""),
         ("queue 1 time=1;", "invalid parameter \"time=1\""),
         ("ntlm;", "unknown directive \"ntlm\""),
-        ("state /var/lib/u.state;", "unknown directive \"state\""),
+        ("state /var/lib/u.state;", "\"state\" directive is incompatible with \"server\""),
     ] {
         assert_eq!(fault(&format!("{inside} server 127.0.0.1:1;")), expected, "{inside}");
     }

@@ -1,0 +1,270 @@
+// The other parts of the page: overview, zones, limits, resolvers, workers.
+
+/** One figure of the overview. */
+class Tile {
+  constructor(name, withSpark = false) {
+    this.main = make('span', { class: 'tile-main' });
+    this.below = make('span', { class: 'tile-below' });
+    this.spark = withSpark ? new Spark() : undefined;
+    this.element = make('div', { class: withSpark ? 'tile broad' : 'tile' },
+      make('h3', {}, name), make('p', {}, this.main, this.below), this.spark?.element);
+  }
+
+  show(main, below = '', tone = undefined) {
+    say(this.main, main);
+    say(this.below, below);
+    mark(this.element, 'data-tone', tone);
+  }
+}
+
+const tiles = {
+  requests: new Tile('Requests', true),
+  latency: new Tile('Latency'),
+  connections: new Tile('Connections'),
+  peers: new Tile('Peers up'),
+  generation: new Tile('Configuration'),
+};
+byId('overview').append(...Object.values(tiles).map((tile) => tile.element));
+
+const totals = new Track();
+const zoneTracks = { server_zones: new Map(), location_zones: new Map() };
+
+/** Remembers the readings of the zones of one kind, and their sum. */
+function trackZones(at, kind, zones) {
+  const tracks = zoneTracks[kind];
+  for (const [name, zone] of Object.entries(zones)) {
+    if (!tracks.has(name)) {
+      tracks.set(name, new Track());
+    }
+    const { requests, discarded, received, sent, responses = {}, request_time_hist: hist } = zone;
+    const classes = Object.fromEntries(CLASSES.map((name) => [name, responses[name] ?? 0]));
+    tracks.get(name).push(at, { requests, discarded, received, sent, hist, ...classes });
+  }
+  for (const name of tracks.keys()) {
+    if (!(name in zones)) {
+      tracks.delete(name);
+    }
+  }
+}
+
+/** The histograms of all zones as one. */
+function together(zones) {
+  const sum = { count: 0, sum: 0, buckets: {} };
+  let any = false;
+  for (const { request_time_hist: hist } of Object.values(zones ?? {})) {
+    if (hist?.buckets) {
+      any = true;
+      sum.count += hist.count;
+      sum.sum += hist.sum;
+      for (const [bound, number] of Object.entries(hist.buckets)) {
+        sum.buckets[bound] = (sum.buckets[bound] ?? 0) + number;
+      }
+    }
+  }
+  return any ? sum : undefined;
+}
+
+function showOverview(at, data) {
+  const { nginx = {}, connections = {}, requests = {}, server_zones: zones, upstreams = {}, processes } = data;
+  totals.push(at, { requests: requests.total, accepted: connections.accepted, hist: together(zones) });
+  tiles.requests.show(perSecond(totals.rate('requests')), remarks(`${count(requests.current)} under way`, `${count(requests.total)} in all`));
+  tiles.requests.spark.update(totals.course('requests'));
+  const times = totals.times('hist');
+  tiles.latency.element.hidden = !times;
+  if (times) {
+    tiles.latency.show(milliseconds(times.half), times.count > 0 ? `p95 ${milliseconds(times.most)}` : 'no requests just now');
+  }
+  const dropped = connections.dropped > 0 && `${count(connections.dropped)} dropped`;
+  tiles.connections.show(count(connections.active + connections.idle),
+    remarks(`${count(connections.idle)} idle`, `${perSecond(totals.rate('accepted'))} new`, dropped), dropped ? 'warn' : undefined);
+  showPeersTile(Object.values(upstreams).flatMap((upstream) => upstream.peers ?? []));
+  const failed = nginx.last_reload?.succeeded === false;
+  const loaded = age(nginx.load_timestamp);
+  tiles.generation.show(`Generation ${nginx.generation ?? NONE}`,
+    failed ? 'last reload failed' : loaded === undefined ? '' : `loaded ${span(loaded)} ago`, failed ? 'bad' : undefined);
+  showAttention(data, failed);
+  say(byId('identity'), remarks(nginx.address, nginx.build, nginx.version && `as nginx ${nginx.version}`));
+  say(byId('footer'), remarks(
+    nginx.ppid && `master ${nginx.ppid}`,
+    nginx.pid && `worker ${nginx.pid}`,
+    processes && `${count(processes.respawned)} workers replaced after a crash`,
+    `read from ${api}`,
+  ));
+}
+
+function showPeersTile(peers) {
+  const of = new Map();
+  for (const { state } of peers) {
+    of.set(state, (of.get(state) ?? 0) + 1);
+  }
+  const up = of.get('up') ?? 0;
+  of.delete('up');
+  const others = [...of].map(([state, number]) => `${number} ${stateOf(state).label.toLowerCase()}`);
+  const bad = [...of.keys()].some((state) => stateOf(state).tone === 'bad');
+  tiles.peers.element.hidden = peers.length === 0;
+  tiles.peers.show(`${count(up)} of ${count(peers.length)}`, remarks(...others) || 'all up', bad ? 'bad' : undefined);
+}
+
+/** What needs somebody's eye, in one list: nothing is shown while all is well. */
+function showAttention(data, reloadFailed) {
+  const items = [];
+  if (reloadFailed) {
+    items.push({ key: 'reload', state: 'unhealthy', what: 'Last reload failed', why: data.nginx.last_reload.error ?? '' });
+  }
+  for (const [name, upstream] of Object.entries(data.upstreams ?? {})) {
+    for (const server of upstream.unresolved ?? []) {
+      items.push({ key: `${name}\n${server}`, state: 'unresolved', what: `${server} in ${name}`, why: 'nobody has known this name since the start' });
+    }
+    for (const peer of upstream.peers ?? []) {
+      if (!['up', 'draining', 'down'].includes(peer.state)) {
+        items.push({ key: peerKey(name, peer.id), state: peer.state, what: `${peer.server} in ${name}`, why: [why(peer), since(peer)].filter(Boolean).join(', ') });
+      }
+    }
+  }
+  const box = byId('attention');
+  box.hidden = items.length === 0;
+  if (!box.list) {
+    box.list = make('ul');
+    box.head = make('h3', {}, 'Needs attention');
+    box.rest = make('p', { class: 'below' });
+    box.append(box.head, box.list, box.rest);
+  }
+  const shown = items.slice(0, 8);
+  follow(box.list, shown, (item) => item.key, () => {
+    const row = make('li', {}, stateBadge(), make('span', { class: 'what' }), make('span', { class: 'why' }));
+    return row;
+  }, (row, item) => {
+    const [badge, what, reason] = row.children;
+    showState(badge, item.state);
+    if (item.key === 'reload') {
+      say(badge.lastChild, 'Reload');
+    }
+    say(what, item.what);
+    say(reason, item.why);
+  });
+  say(box.rest, items.length > shown.length ? `and ${items.length - shown.length} more` : '');
+}
+
+/** A table of zones. */
+function zoneTable(kind, caption) {
+  const trackOf = (zone) => zoneTracks[kind].get(zone.name);
+  return new Table(caption, [
+    { head: 'Zone', row: true, show: (cell, zone) => say(cell, zone.name) },
+    {
+      head: 'Requests',
+      number: true,
+      kind: 'rate',
+      show(cell, zone) {
+        lines(cell, perSecond(trackOf(zone)?.rate('requests')), count(zone.requests));
+      },
+    },
+    {
+      head: 'Last minute',
+      kind: 'course',
+      show(cell, zone) {
+        if (!cell.spark) {
+          cell.spark = new Spark();
+          cell.append(cell.spark.element);
+        }
+        cell.spark.update(trackOf(zone)?.course('requests') ?? []);
+      },
+    },
+    { head: 'Under way', number: true, wanted: (zones) => zones.some((zone) => zone.processing !== undefined), show: (cell, zone) => lines(cell, count(zone.processing)) },
+    {
+      head: 'Latency',
+      number: true,
+      title: 'Median of the last ten seconds; below, their 95th percentile',
+      wanted: (zones) => zones.some((zone) => zone.request_time_hist),
+      show(cell, zone) {
+        const times = trackOf(zone)?.times('hist');
+        lines(cell, milliseconds(times?.half), times?.count > 0 ? `p95 ${milliseconds(times.most)}` : '');
+      },
+    },
+    ...['2xx', '3xx', '4xx', '5xx'].map((name) => classColumn(name, trackOf)),
+    { head: 'Discarded', number: true, title: 'Requests that ended without an answer', show: (cell, zone) => lines(cell, count(zone.discarded)) },
+    { head: 'Received', number: true, show: (cell, zone) => lines(cell, `${bytes(trackOf(zone)?.rate('received'))}/s`, bytes(zone.received)) },
+    { head: 'Sent', number: true, show: (cell, zone) => lines(cell, `${bytes(trackOf(zone)?.rate('sent'))}/s`, bytes(zone.sent)) },
+  ], (zone) => zone.name, 1000);
+}
+
+const figure = (head, read, title) => ({ head, title, number: true, show: (cell, item) => lines(cell, count(read(item))) });
+const named = (head) => ({ head, row: true, show: (cell, item) => say(cell, item.name) });
+
+const tables = {
+  server_zones: zoneTable('server_zones', 'Server zones'),
+  location_zones: zoneTable('location_zones', 'Location zones'),
+  limit_reqs: new Table('Limits of request rates', [
+    named('limit_req zone'),
+    figure('Passed', (zone) => zone.passed),
+    figure('Delayed', (zone) => zone.delayed),
+    figure('Rejected', (zone) => zone.rejected),
+    figure('Would be delayed', (zone) => zone.delayed_dry_run, 'In a dry run'),
+    figure('Would be rejected', (zone) => zone.rejected_dry_run, 'In a dry run'),
+  ], (zone) => zone.name, 640),
+  limit_conns: new Table('Limits of connections', [
+    named('limit_conn zone'),
+    figure('Passed', (zone) => zone.passed),
+    figure('Rejected', (zone) => zone.rejected),
+    figure('Would be rejected', (zone) => zone.rejected_dry_run, 'In a dry run'),
+  ], (zone) => zone.name, 640),
+  resolvers: new Table('Questions to name servers', [
+    named('Resolver zone'),
+    figure('Names', (zone) => zone.requests?.name),
+    figure('Services', (zone) => zone.requests?.srv),
+    figure('Addresses', (zone) => zone.requests?.addr),
+    figure('Answered', (zone) => zone.responses?.noerror),
+    figure('No such name', (zone) => zone.responses?.nxdomain),
+    figure('Server failure', (zone) => zone.responses?.servfail),
+    figure('Timed out', (zone) => zone.responses?.timedout),
+    figure('Other faults', (zone) => ['formerr', 'notimp', 'refused', 'unknown'].reduce((sum, name) => sum + (zone.responses?.[name] ?? 0), 0)),
+  ], (zone) => zone.name, 640),
+  workers: new Table('Workers', [
+    named('Worker'),
+    { head: 'Process', number: true, show: (cell, worker) => lines(cell, worker.pid ?? NONE) },
+    figure('Accepted', (worker) => worker.connections?.accepted),
+    figure('Dropped', (worker) => worker.connections?.dropped),
+    figure('Active', (worker) => worker.connections?.active),
+    figure('Idle', (worker) => worker.connections?.idle),
+    figure('Requests', (worker) => worker.http?.requests?.total),
+    figure('Under way', (worker) => worker.http?.requests?.current),
+  ], (worker) => worker.name, 640),
+};
+
+for (const [section, names] of Object.entries({
+  'server-zones': ['server_zones'],
+  'location-zones': ['location_zones'],
+  limits: ['limit_reqs', 'limit_conns'],
+  resolvers: ['resolvers'],
+  workers: ['workers'],
+})) {
+  for (const name of names) {
+    const frame = framed(tables[name], tables[name].element.caption.textContent);
+    tables[name].frame = frame;
+    byId(section).append(frame);
+  }
+}
+
+/** A table of one kind, and whether its part of the page is there at all. */
+function showTable(name, zones) {
+  const items = Array.isArray(zones)
+    ? zones.map((item, at) => ({ ...item, name: String(item.id ?? at) }))
+    : Object.entries(zones ?? {}).map(([key, item]) => ({ ...item, name: key }));
+  const { frame } = tables[name];
+  frame.hidden = items.length === 0;
+  const section = frame.parentElement;
+  section.hidden = [...section.querySelectorAll('.frame')].every((other) => other.hidden);
+  tables[name].update(items);
+}
+
+const upstreamBoxes = new Map();
+
+function showUpstreams(upstreams) {
+  const section = byId('upstreams');
+  const list = Object.entries(upstreams ?? {});
+  section.hidden = list.length === 0;
+  follow(section, list, ([name]) => name, ([name]) => {
+    const box = new Upstream(name);
+    upstreamBoxes.set(name, box);
+    return box.element;
+  }, (_, [name, upstream]) => upstreamBoxes.get(name).update(upstream));
+}

@@ -1,0 +1,58 @@
+//! `health_check`: the servers of a group are asked now and then whether they are well, and those that are not get no
+//! requests; `match` says what a good answer is.
+
+mod args;
+mod collect;
+mod matching;
+mod runner;
+#[cfg(test)]
+mod tests;
+
+pub use collect::{Checks, collect};
+pub use runner::watch;
+
+use super::Room;
+use crate::{
+    config::{Contexts, Directive, HTTP, LOCATION, List, Module},
+    http::Http,
+};
+use args::HealthCheck;
+use matching::Match;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct Conf {
+    checks: List<Arc<HealthCheck>>,
+    matches: List<Arc<Match>>,
+}
+
+impl Module for Conf {
+    const DIRECTIVES: &'static [Directive<Self>] = &[
+        Directive::new("health_check", LOCATION, |conf| &mut conf.checks),
+        Directive::new("match", HTTP, |conf| &mut conf.matches),
+    ];
+
+    /// A location checks what it says itself.
+    fn enter(this: &mut Arc<Self>, _level: Contexts) {
+        if !this.checks.is_empty() {
+            Arc::make_mut(this).checks = List::default();
+        }
+    }
+}
+
+impl Room for Conf {
+    type State = ();
+}
+
+/// A generation is about to serve: its groups are checked as it says from now on, so that nobody asks a server whose first
+/// check is awaited.
+pub fn begin(http: &Http) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    for group in http.upstreams.iter().flatten() {
+        group.check_by(http.checks.of(group), now);
+    }
+}

@@ -1,0 +1,258 @@
+//! Makes the checks: one thread of the process does it for all, for as long as its generation is in force.
+
+use super::{
+    collect::Check,
+    matching::{self, Unfit},
+};
+use crate::{
+    config::values::Address,
+    http::{
+        Http,
+        body::RequestBody,
+        connection::Connection,
+        content::Content,
+        exchange::{Exchange, Try},
+        heads::{
+            Limits,
+            request::{Parser, Progress},
+        },
+        modules::{fastcgi, proxy, scgi, uwsgi},
+        uri,
+        worker::Worker,
+    },
+    observe::error_log::{self, Level},
+    upstream::{
+        Failure, Peer,
+        health::Verdict,
+        pass::{Request, Sends},
+        probe::{self, Line, Question, Target},
+        wire::answer::Dialect,
+    },
+};
+use bytes::Bytes;
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// Begins to make the checks of a generation, unless another thread has begun before. Has to run inside a `LocalSet`.
+pub fn watch(http: &Arc<Http>, worker: &Rc<Worker>) {
+    if http.checks.claim() {
+        for check in &http.checks.all {
+            tokio::task::spawn_local(look_after(Arc::downgrade(http), Rc::clone(worker), Arc::clone(check)));
+        }
+    }
+}
+
+/// The generation, while it is the one in force and the process goes on.
+fn in_force(http: &Weak<Http>, worker: &Worker) -> Option<Arc<Http>> {
+    http.upgrade().filter(|http| worker.is_current(http) && !worker.quitting.get())
+}
+
+/// How often it is seen to that nobody is left out, whatever is told of changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Has every peer of the check's group checked, those who join later, too.
+async fn look_after(http: Weak<Http>, worker: Rc<Worker>, check: Arc<Check>) {
+    let mut known: HashSet<(u32, Address)> = HashSet::new();
+    loop {
+        let changed = Arc::clone(&check.group.changed).notified_owned();
+        if in_force(&http, &worker).is_none() {
+            return;
+        }
+        worker.clock.update();
+        let peers: Vec<_> = check.group.peers().collect();
+        known.retain(|(id, address)| peers.iter().any(|peer| peer.id == *id && peer.address == *address));
+        for peer in peers {
+            if known.insert((peer.id, peer.address.clone())) {
+                check.group.seen(&peer, worker.clock.millis());
+                let of = (Weak::clone(&http), Rc::clone(&worker), Arc::clone(&check));
+                tokio::task::spawn_local(follow(of, peer.id, peer.address.clone()));
+            }
+        }
+        // It says that something has changed, or nothing.
+        let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
+    }
+}
+
+/// Checks one peer again and again, as long as it belongs to the group.
+async fn follow((http, worker, check): (Weak<Http>, Rc<Worker>, Arc<Check>), id: u32, address: Address) {
+    let mut line = Line::kept(check.args.keepalive_time);
+    loop {
+        tokio::time::sleep(late(&worker, check.args.jitter)).await;
+        let Some(http) = in_force(&http, &worker) else { return };
+        let Some(peer) = check.group.peer(id).filter(|peer| peer.address == address) else { return };
+        // Who is `down` is asked nothing.
+        if !peer.line.down {
+            let outcome = ask(&http, &worker, &check, &peer, &mut line).await;
+            worker.clock.update();
+            if worker.is_current(&http) {
+                note(&http, &worker, &check, &peer, outcome);
+            }
+        }
+        drop((http, peer));
+        tokio::time::sleep(check.args.interval).await;
+    }
+}
+
+/// A random part of the jitter.
+fn late(worker: &Worker, jitter: Duration) -> Duration {
+    let part = u32::from(worker.random_byte(0)) << 8 | u32::from(worker.random_byte(1));
+    jitter * part / (1 << 16)
+}
+
+/// What came of a check: what was looked at last, or what is wrong.
+enum Outcome {
+    Fit(&'static str),
+    Unfit(Unfit),
+    /// There was no answer.
+    Failed(Failure, &'static str),
+}
+
+/// Asks a peer and judges its answer.
+async fn ask(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check, peer: &Arc<Peer>, line: &mut Line) -> Outcome {
+    let passing = check.passing();
+    let mut address = peer.address.clone();
+    if let (Address::Tcp(address), Some(port)) = (&mut address, check.args.port) {
+        address.set_port(port);
+    }
+    let wants_body = check.matching.as_ref().is_some_and(|matching| matching.wants_body());
+    let Some(mut exchange) = exchange(http, worker, check) else { return Outcome::Fit(matching::STATUS) };
+    let target = Target {
+        options: passing.connecting(&exchange),
+        patience: passing.read_timeout.0,
+        head_size: passing.buffer_size.0,
+        // Whoever keeps the connection has to read what is on it.
+        body_size: if wants_body || check.args.keepalive_time.is_some() { EXAMINED } else { 0 },
+        ..Target::new(address)
+    };
+    if check.args.tcp {
+        return match probe::reach(&target).await {
+            Ok(_) => Outcome::Fit("connecting to upstream"),
+            Err(failure) => Outcome::Failed(failure, "connecting to upstream"),
+        };
+    }
+    let question = match question(&mut exchange, check).await {
+        Ok(question) => question,
+        Err(why) => return Outcome::Unfit(Unfit { action: "sending request to upstream", why }),
+    };
+    let reply = match line.put(&target, &question).await {
+        Ok(reply) => reply,
+        Err(failure) => {
+            let action = failure.action(true);
+            return Outcome::Failed(failure, action);
+        }
+    };
+    let millis = |time: Duration| u64::try_from(time.as_millis()).ok();
+    exchange.tries.push(Try {
+        peer: peer.name.clone(),
+        status: reply.head.status,
+        header_ms: millis(reply.times.0),
+        response_ms: millis(reply.times.1),
+        response_length: reply.body.len() as u64,
+        ..Try::default()
+    });
+    exchange.upstream_fields = reply.head.fields.clone();
+    let judged = match &check.matching {
+        None => matching::usual(&reply),
+        Some(matching) => matching.judge(&reply, &exchange),
+    };
+    judged.map_or_else(Outcome::Unfit, Outcome::Fit)
+}
+
+/// So much of a body is looked at. Bytes.
+const EXAMINED: usize = 256 << 10;
+
+/// The request of nobody that a check is: what the location says of requests is said of it, too.
+pub(super) fn exchange(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check) -> Option<Exchange> {
+    let listener = Arc::clone(http.listeners.first()?);
+    let here = |port| Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let connection = Connection::new(Rc::clone(worker), Arc::clone(http), listener, 0, here(0)).made_to(here(80));
+    let uri = &check.args.uri;
+    let text = [b"GET ", &uri[..], b" HTTP/1.0\r\n\r\n"].concat();
+    let mut parser = Parser::default();
+    let Progress::Complete(length) = parser.parse(&text, &Limits::default()) else { return None };
+    let head = parser.finish(Bytes::from(text).slice(..length));
+    let (connection, server) = (Rc::new(connection), Arc::clone(&check.server));
+    let mut exchange = Exchange::new(Arc::clone(http), connection, server, Box::new(head), RequestBody::default());
+    exchange.location = Arc::clone(&check.location);
+    exchange.host = exchange.server.name.clone();
+    match uri::normalise(uri, exchange.location.settings.core.merge_slashes) {
+        Ok(target) => {
+            exchange.path = Bytes::from(target.path.into_owned());
+            exchange.args = Bytes::copy_from_slice(target.args);
+        }
+        Err(_) => exchange.path = uri.clone(),
+    }
+    Some(exchange)
+}
+
+/// The request as it goes to the peer.
+pub(super) async fn question(exchange: &mut Exchange, check: &Check) -> Result<Question, String> {
+    let location = Arc::clone(&check.location);
+    let settings = &location.settings;
+    let request = match location.content {
+        Content::Fastcgi => fastcgi::request(exchange, &settings.fastcgi)?,
+        Content::Uwsgi => uwsgi::request(exchange, &settings.uwsgi)?,
+        Content::Scgi => scgi::request(exchange, &settings.scgi),
+        _ => match proxy::check(exchange, &check.args.uri).await {
+            Some(request) => request,
+            None => return Err("the upstream is not defined".to_owned()),
+        },
+    };
+    let Request { mut head, body, frames, dialect, head_only, .. } = request;
+    if check.args.keepalive_time.is_none() && matches!(dialect, Dialect::Http) {
+        head = closing(head);
+    }
+    let body = match body {
+        Sends::Text(text) => text,
+        Sends::Client | Sends::Nothing => Bytes::new(),
+    };
+    Ok(Question { head, body, frames, dialect, head_only })
+}
+
+/// The same head, and the peer is told that nothing follows, unless the location says something of it.
+fn closing(head: Bytes) -> Bytes {
+    let says = head
+        .split(|byte| *byte == b'\n')
+        .any(|line| line.get(..11).is_some_and(|name| name.eq_ignore_ascii_case(b"connection:")));
+    match head.strip_suffix(b"\r\n") {
+        Some(fields) if !says => [fields, b"Connection: close\r\n\r\n"].concat().into(),
+        _ => head,
+    }
+}
+
+/// Tells the group what came of a check, and the log what is new.
+fn note(http: &Http, worker: &Worker, check: &Check, peer: &Peer, outcome: Outcome) {
+    let conf = &check.location.settings.error_log;
+    let log = |level, text: &str| {
+        let name = check.args.matching.as_ref().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+        let mut text = format!(
+            "{text}, health check \"{}\" of peer {} in upstream \"{}\"",
+            name.unwrap_or_default(),
+            peer.name,
+            check.group.name
+        );
+        if let Some(port) = check.args.port {
+            text.push_str(&format!(", port {port}"));
+        }
+        error_log::plain_line(http, conf, level, &text);
+    };
+    let (action, why) = match outcome {
+        Outcome::Fit(action) => (action, String::new()),
+        Outcome::Unfit(Unfit { action, why }) => (action, format!("{why} while {action}")),
+        Outcome::Failed(failure, action) => {
+            let why = format!("{failure} while {action}");
+            log(Level::Err, &why);
+            (action, why)
+        }
+    };
+    match check.group.note_check(peer, &check.terms, &why, worker.clock.millis()) {
+        Some(Verdict::Healthy) => log(Level::Notice, &format!("peer is healthy while {action}")),
+        Some(_) => log(Level::Warn, &format!("peer is unhealthy while {action}")),
+        None => {}
+    }
+}
