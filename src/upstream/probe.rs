@@ -7,7 +7,10 @@ use super::{
     link::{Link, Outbound, Sending},
     local::Options,
     peer::Address,
-    wire::{Frames, answer::Dialect},
+    wire::{
+        Frames,
+        answer::{AnswerBody, Dialect},
+    },
 };
 use crate::http::heads::{Fields, ResponseHead};
 use bytes::{Bytes, BytesMut};
@@ -30,14 +33,20 @@ pub struct Target {
     pub head_size: usize,
     /// The most that is read of a body; what comes behind it is not waited for. Bytes.
     pub body_size: usize,
+    /// An answer without its whole body is none. If not, the body is read for a moment, so that the peer can get rid of
+    /// it, and what becomes of it does not matter.
+    pub needs_body: bool,
 }
+
+/// How long a body may take that nobody needs.
+const MOMENT: Duration = Duration::from_secs(1);
 
 impl Target {
     /// With nginx's defaults for the location that passes requests to it: 60 seconds, a page of head, and 256 KB of body.
     pub fn new(address: Address) -> Self {
         let patience = Duration::from_secs(60);
         let options = Options { timeout: patience, ..Options::default() };
-        Self { address, options, patience, head_size: 4096, body_size: 256 << 10 }
+        Self { address, options, patience, head_size: 4096, body_size: 256 << 10, needs_body: true }
     }
 
     /// The same, with one time for connecting and for every wait behind that.
@@ -137,27 +146,37 @@ impl Line {
         let headed = began.elapsed();
         let mut rest = link.body(&head, question.head_only);
         let mut body = BytesMut::new();
-        let mut cut = false;
-        // Of a body nobody wants, the end is worth waiting for where the connection is to serve again.
-        while (target.body_size > 0 || self.keep.is_some()) && !cut {
-            let piece = poll_fn(|cx| link.poll_body(cx, &mut rest));
-            match tokio::time::timeout(target.patience, piece).await {
-                Err(_) => return Err(Failure::Timeout),
-                Ok(None) => break,
-                Ok(Some(piece)) => {
-                    let piece = piece?;
-                    let room = target.body_size - body.len();
-                    cut = piece.len() > room;
-                    body.extend_from_slice(&piece[..piece.len().min(room)]);
-                }
-            }
+        let reading = read_body(&mut link, &mut rest, &mut body, target);
+        match target.needs_body {
+            true => reading.await?,
+            // Whatever becomes of it.
+            false => drop(tokio::time::timeout(MOMENT.min(target.patience), reading).await),
         }
-        cut |= !rest.is_over();
-        if self.keep.is_some() && !head.close && !head.upgrade && rest.is_clean() && sending.is_done() {
+        let cut = !rest.is_over() || body.len() > target.body_size;
+        body.truncate(target.body_size);
+        if self.keep.is_some() && !cut && !head.close && !head.upgrade && rest.is_clean() && sending.is_done() {
             self.link = Some(link);
         }
         Ok(Reply { head, body: body.freeze(), cut, times: (headed, began.elapsed()) })
     }
+}
+
+/// Reads a body to its end, or until there is more of it than is wanted.
+async fn read_body(
+    link: &mut Link,
+    rest: &mut AnswerBody,
+    body: &mut BytesMut,
+    target: &Target,
+) -> Result<(), Failure> {
+    while body.len() <= target.body_size {
+        let piece = poll_fn(|cx| link.poll_body(cx, rest));
+        match tokio::time::timeout(target.patience, piece).await {
+            Err(_) => return Err(Failure::Timeout),
+            Ok(None) => break,
+            Ok(Some(piece)) => body.extend_from_slice(&piece?),
+        }
+    }
+    Ok(())
 }
 
 /// The head of a GET, down to the empty line. `fields` must not name `Host` or `Connection`.
@@ -272,6 +291,16 @@ mod tests {
         target.body_size = 4;
         let reply = ask(&target, &get(b"app", b"/", &Fields::new(), false)).await.unwrap();
         assert_eq!((&reply.body[..], reply.cut), (&b"hell"[..], true));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_counts_only_where_it_is_needed() {
+        for needs_body in [true, false] {
+            let (mut target, _peer) = peer(vec![vec!["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"]]);
+            target.needs_body = needs_body;
+            let reply = ask(&target, &get(b"app", b"/", &Fields::new(), false)).await;
+            assert_eq!(reply.is_ok_and(|reply| reply.cut), !needs_body);
+        }
     }
 
     #[tokio::test]

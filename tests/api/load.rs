@@ -6,20 +6,19 @@ use crate::support::client::Connection;
 use crate::support::replaced;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
 
 #[test]
 fn no_request_fails_while_servers_come_and_go_and_the_server_is_reloaded() {
     if replaced() {
         return;
     }
-    let seconds = std::env::var("TIDEGATE_LOAD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let rounds = std::env::var("TIDEGATE_API_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let peers = ["a", "b", "c"].map(Backend::named);
     let api = Api::new(
         &format!("upstream app {{ zone app 64k; server {} max_fails=0; }}", peers[0].address()),
         "location / { proxy_pass http://app; }",
     );
-    let (over, asked, changed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -31,34 +30,26 @@ fn no_request_fails_while_servers_come_and_go_and_the_server_is_reloaded() {
                 }
             });
         }
-        for peer in &peers[1..] {
-            let (over, changed) = (&over, &changed);
-            scope.spawn(move || {
-                let servers = "/api/9/http/upstreams/app/servers/";
-                while !over.load(SeqCst) {
-                    let said =
-                        send(api.port, "POST", servers, &json!({ "server": peer.address().to_string() }).to_string());
-                    assert_eq!(said.status, 201, "{}", said.body);
-                    let own = format!("{servers}{}", said.body["id"]);
-                    for body in
-                        ["{\"weight\":5}", "{\"drain\":true}", "{\"down\":false,\"max_conns\":100}", "{\"down\":true}"]
-                    {
-                        assert_eq!(send(api.port, "PATCH", &own, body).status, 200);
-                    }
-                    assert_eq!(send(api.port, "DELETE", &own, "").status, 200);
-                    changed.fetch_add(6, SeqCst);
-                }
-            });
-        }
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(seconds) {
-            std::thread::sleep(Duration::from_millis(200));
+        let changes: Vec<_> = peers[1..].iter().map(|peer| scope.spawn(|| change(api.port, peer, rounds))).collect();
+        while !changes.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             api.server.reload();
         }
         over.store(true, SeqCst);
     });
-    let (asked, changed) = (asked.into_inner(), changed.into_inner());
-    eprintln!("{asked} requests and {changed} changes in {seconds} s");
-    assert!(asked > 100 && changed > 60, "{asked} requests, {changed} changes");
+    assert!(asked.into_inner() > 0);
     assert_eq!(api.servers("app"), format!("0:{}*1", peers[0].address()));
+}
+
+/// Has a server come, change and go, so many times.
+fn change(port: u16, peer: &Backend, rounds: usize) {
+    let servers = "/api/9/http/upstreams/app/servers/";
+    for _ in 0..rounds {
+        let said = send(port, "POST", servers, &json!({ "server": peer.address().to_string() }).to_string());
+        assert_eq!(said.status, 201, "{}", said.body);
+        let own = format!("{servers}{}", said.body["id"]);
+        for body in ["{\"weight\":5}", "{\"drain\":true}", "{\"down\":false,\"max_conns\":100}", "{\"down\":true}"] {
+            assert_eq!(send(port, "PATCH", &own, body).status, 200);
+        }
+        assert_eq!(send(port, "DELETE", &own, "").status, 200);
+    }
 }

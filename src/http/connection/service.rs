@@ -291,11 +291,16 @@ pub(super) async fn tunnel<S: Stream>(handle: &ServerHandle<S>, connection: &Rc<
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let up = carry(&mut from_client, &mut to_upstream);
     let down = carry(&mut from_upstream, &mut to_client);
-    let mut both = std::pin::pin!(async { tokio::join!(up, down) });
+    // Who has said all may still be told something; behind what the upstream says there is nobody to speak to.
+    let up = async {
+        up.await;
+        std::future::pending::<()>().await;
+    };
+    let mut both = std::pin::pin!(async { tokio::select!(() = up => {}, () = down => {}) });
     let timed_out = loop {
         let before = moved();
         tokio::select! {
-            _ = both.as_mut() => break false,
+            () = both.as_mut() => break false,
             () = tokio::time::sleep(gap) => {
                 if moved() == before {
                     break true;

@@ -137,9 +137,9 @@ impl<N: Into<Bytes>, V: Into<Bytes>> FromIterator<(N, V)> for Fields {
     }
 }
 
-/// Whether two names are the same name.
-pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.eq_ignore_ascii_case(b)
+/// Whether two names are the same name. It is quickest where they are spelt alike.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && (a == b || a.eq_ignore_ascii_case(b))
 }
 
 /// `name` as bytes of their own: the spellings most clients and servers use need no share of the head's memory.

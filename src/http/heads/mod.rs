@@ -31,7 +31,7 @@ pub mod request;
 pub mod response;
 mod trailers;
 
-pub use fields::{Field, Fields};
+pub use fields::{Field, Fields, same};
 pub use framing::Framing;
 pub use io::{Cut, Incoming, Meter, Pieces, Queue, Sending, ServerHandle, ServerSide, Stop, Tunnel, Wire, server};
 pub use request::{Connection, Host, Limits, Refusal, RequestHead, ServerLimits, Stage};

@@ -107,7 +107,7 @@ fn split(exchange: &Exchange) -> (Bytes, Bytes) {
     }
 }
 
-const PROTOCOL: Protocol = Protocol { scheme: "fastcgi://", bare: |url| Ok(url), hidden: &["status"] };
+const PROTOCOL: Protocol = Protocol { scheme: "fastcgi://", bare: |url| Ok(url), hidden: &["Status"] };
 
 /// Passes the request to the location's server.
 pub async fn content(exchange: &mut Exchange) -> Phase {

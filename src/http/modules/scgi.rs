@@ -50,7 +50,7 @@ impl Room for Conf {
     type State = ();
 }
 
-const PROTOCOL: Protocol = Protocol { scheme: "scgi://", bare: |url| Ok(url), hidden: &["status"] };
+const PROTOCOL: Protocol = Protocol { scheme: "scgi://", bare: |url| Ok(url), hidden: &["Status"] };
 
 /// Passes the request to the location's server.
 pub async fn content(exchange: &mut Exchange) -> Phase {

@@ -15,7 +15,7 @@ use crate::{
         dates,
         exchange::{Exchange, Method},
         files,
-        heads::{Field, Fields, ResponseHead},
+        heads::{Field, Fields, ResponseHead, same},
         phase::{Break, Phase, Redirect},
         placing::Placing,
         redirect,
@@ -31,7 +31,7 @@ use std::{sync::Arc, time::Instant};
 /// What a room does to an answer.
 #[derive(Default)]
 pub struct Rules<'j> {
-    /// Fields that are not passed on unless asked for, in lower case.
+    /// Fields that are not passed on unless asked for.
     pub hidden: &'static [&'static str],
     /// Rewrites `Location` and `Refresh`.
     pub redirect: Option<&'j dyn Fn(&Exchange, &[u8]) -> Option<Vec<u8>>>,
@@ -43,12 +43,46 @@ pub struct Rules<'j> {
     pub tunnel: bool,
 }
 
-/// Hidden by every room.
-const STEERING: [&str; 5] =
-    ["x-accel-expires", "x-accel-redirect", "x-accel-limit-rate", "x-accel-buffering", "x-accel-charset"];
+/// What a field of an answer is to us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Type,
+    /// It belongs to one connection, or is written anew: never passed on.
+    HopByHop,
+    /// `X-Accel-…`: hidden by every room.
+    Steering,
+    AcceptRanges,
+    Cookie,
+    Location,
+    Refresh,
+    Encoding,
+    Other,
+}
 
-/// Never passed on: they belong to one connection, or are written anew.
-const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "transfer-encoding", "content-length", "content-type"];
+/// Most fields are told apart by the length of their names.
+fn meaning(name: &[u8]) -> Meaning {
+    let among = |known: &[(&str, Meaning)]| {
+        let found = known.iter().find(|(known, _)| same(name, known.as_bytes()));
+        found.map_or(Meaning::Other, |(_, meaning)| *meaning)
+    };
+    match name.len() {
+        7 => among(&[("Refresh", Meaning::Refresh)]),
+        8 => among(&[("Location", Meaning::Location)]),
+        10 => among(&[
+            ("Connection", Meaning::HopByHop),
+            ("Keep-Alive", Meaning::HopByHop),
+            ("Set-Cookie", Meaning::Cookie),
+        ]),
+        12 => among(&[("Content-Type", Meaning::Type)]),
+        13 => among(&[("Accept-Ranges", Meaning::AcceptRanges)]),
+        14 => among(&[("Content-Length", Meaning::HopByHop)]),
+        15 => among(&[("X-Accel-Expires", Meaning::Steering), ("X-Accel-Charset", Meaning::Steering)]),
+        16 => among(&[("Content-Encoding", Meaning::Encoding), ("X-Accel-Redirect", Meaning::Steering)]),
+        17 => among(&[("Transfer-Encoding", Meaning::HopByHop), ("X-Accel-Buffering", Meaning::Steering)]),
+        18 => among(&[("X-Accel-Limit-Rate", Meaning::Steering)]),
+        _ => Meaning::Other,
+    }
+}
 
 /// Answers with what the upstream said.
 pub(super) fn respond(
@@ -142,7 +176,7 @@ pub(super) fn respond(
         if job.passing.pass_trailers && head.chunked {
             let (own, passing) = (job.rules.hidden, job.passing);
             let (hide, pass) = (passing.hide_header.clone(), passing.pass_header.clone());
-            body.keep_trailers(passing.buffer_size.0, Box::new(move |name| is_hidden(name, own, &hide, &pass)));
+            body.keep_trailers(passing.buffer_size.0, Box::new(move |name| is_hidden(name, meaning(name), own, &hide, &pass)));
             response.passes_trailers = true;
         }
         response.body = Body::Upstream(body);
@@ -214,52 +248,36 @@ fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Box<Res
 }
 
 fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Response) {
-    let is = |name: &&str| field.name.eq_ignore_ascii_case(name.as_bytes());
-    if is(&"content-type") {
-        content_type(&field.value, response);
-        return;
+    let meaning = meaning(&field.name);
+    match meaning {
+        Meaning::Type => return content_type(&field.value, response),
+        Meaning::HopByHop => return,
+        _ if hidden(job, field, meaning) => return,
+        Meaning::AcceptRanges if job.passing.force_ranges => return,
+        Meaning::Encoding => response.encoded = true,
+        _ => {}
     }
-    if HOP_BY_HOP.iter().any(&is) {
-        return;
-    }
-    if hidden(job, field) {
-        return;
-    }
-    if is(&"accept-ranges") && job.passing.force_ranges {
-        return;
-    }
-    if is(&"set-cookie")
-        && let Some(cookie) = job.rules.cookie.and_then(|rewrite| rewrite(exchange, &field.value))
-    {
-        response.fields.push(field.name.clone(), cookie);
-        return;
-    }
-    if is(&"location") || is(&"refresh") {
-        let rewritten = job.rules.redirect.and_then(|redirect| redirect(exchange, &field.value));
-        // What was rewritten becomes absolute, as redirects of our own do.
-        if let Some(location) = rewritten.as_ref().filter(|_| is(&"location")) {
-            let location = redirect::absolute(exchange, &Bytes::copy_from_slice(location));
-            response.fields.push(field.name.clone(), location);
-            return;
+    let value = match meaning {
+        Meaning::Cookie => job.rules.cookie.and_then(|rewrite| rewrite(exchange, &field.value)).map(Bytes::from),
+        Meaning::Location | Meaning::Refresh => {
+            let rewritten = job.rules.redirect.and_then(|redirect| redirect(exchange, &field.value)).map(Bytes::from);
+            // What was rewritten becomes absolute, as redirects of our own do.
+            rewritten.map(|to| if meaning == Meaning::Location { redirect::absolute(exchange, &to) } else { to })
         }
-        response.fields.push(field.name.clone(), rewritten.map_or_else(|| field.value.clone(), Bytes::from));
-        return;
-    }
-    if is(&"content-encoding") {
-        response.encoded = true;
-    }
-    response.fields.push(field.name.clone(), field.value.clone());
+        _ => None,
+    };
+    response.fields.push(field.name.clone(), value.unwrap_or_else(|| field.value.clone()));
 }
 
 /// Whether a field is kept from clients: by nature, or by `_hide_header`.
-fn hidden(job: &Job<'_>, field: &Field) -> bool {
-    is_hidden(&field.name, job.rules.hidden, &job.passing.hide_header, &job.passing.pass_header)
+fn hidden(job: &Job<'_>, field: &Field, meaning: Meaning) -> bool {
+    is_hidden(&field.name, meaning, job.rules.hidden, &job.passing.hide_header, &job.passing.pass_header)
 }
 
-fn is_hidden(field: &[u8], own: &[&str], hide: &List<Bytes>, pass: &List<Bytes>) -> bool {
-    let is = |name: &&str| field.eq_ignore_ascii_case(name.as_bytes());
-    let wanted = |name: &Bytes| name.eq_ignore_ascii_case(field);
-    (own.iter().chain(&STEERING).any(is) || hide.iter().any(wanted)) && !pass.iter().any(wanted)
+fn is_hidden(field: &[u8], meaning: Meaning, own: &[&str], hide: &List<Bytes>, pass: &List<Bytes>) -> bool {
+    let wanted = |name: &Bytes| same(name, field);
+    let by_nature = meaning == Meaning::Steering || own.iter().any(|name| same(name.as_bytes(), field));
+    (by_nature || hide.iter().any(wanted)) && !pass.iter().any(wanted)
 }
 
 /// `early_hints`: passes a 103 on to a client that may have it (`ngx_http_upstream_process_early_hints`). `before` is the
@@ -277,7 +295,7 @@ pub(super) fn hint(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead, befo
     }
     let mut hint = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     let line = hint.len();
-    for field in head.fields.iter().filter(|field| !hidden(job, field)) {
+    for field in head.fields.iter().filter(|field| !hidden(job, field, meaning(&field.name))) {
         hint.extend_from_slice(&[&field.name[..], b": ", &field.value, b"\r\n"].concat());
     }
     if hint.len() > line {

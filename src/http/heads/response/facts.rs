@@ -109,22 +109,22 @@ impl Facts {
 }
 
 fn kind(name: &[u8]) -> Option<Kind> {
-    let is = |wanted: &[u8], kind: Kind| name.eq_ignore_ascii_case(wanted).then_some(kind);
+    let is = |wanted: &[u8], kind: Kind| same(name, wanted).then_some(kind);
     match name.len() {
-        4 => is(b"date", Kind::Date).or_else(|| is(b"etag", Kind::ETag)),
-        6 => is(b"server", Kind::Server).or_else(|| is(b"status", Kind::Status)),
-        7 => is(b"upgrade", Kind::Upgrade)
-            .or_else(|| is(b"expires", Kind::Expires))
-            .or_else(|| is(b"refresh", Kind::Refresh)),
-        8 => is(b"location", Kind::Location),
-        10 => is(b"connection", Kind::Connection),
-        12 => is(b"content-type", Kind::ContentType),
-        13 => is(b"last-modified", Kind::LastModified),
-        14 => is(b"content-length", Kind::ContentLength),
-        15 => is(b"x-accel-expires", Kind::AccelExpires),
-        16 => is(b"x-accel-redirect", Kind::AccelRedirect),
-        17 => is(b"transfer-encoding", Kind::TransferEncoding),
-        18 => is(b"x-accel-limit-rate", Kind::AccelLimitRate),
+        4 => is(b"Date", Kind::Date).or_else(|| is(b"ETag", Kind::ETag)),
+        6 => is(b"Server", Kind::Server).or_else(|| is(b"Status", Kind::Status)),
+        7 => is(b"Upgrade", Kind::Upgrade)
+            .or_else(|| is(b"Expires", Kind::Expires))
+            .or_else(|| is(b"Refresh", Kind::Refresh)),
+        8 => is(b"Location", Kind::Location),
+        10 => is(b"Connection", Kind::Connection),
+        12 => is(b"Content-Type", Kind::ContentType),
+        13 => is(b"Last-Modified", Kind::LastModified),
+        14 => is(b"Content-Length", Kind::ContentLength),
+        15 => is(b"X-Accel-Expires", Kind::AccelExpires),
+        16 => is(b"X-Accel-Redirect", Kind::AccelRedirect),
+        17 => is(b"Transfer-Encoding", Kind::TransferEncoding),
+        18 => is(b"X-Accel-Limit-Rate", Kind::AccelLimitRate),
         _ => None,
     }
 }

@@ -107,6 +107,9 @@ impl Conf {
             exchange.log(Level::Err, &format!("unknown charset \"{name}\" to override"));
             return None;
         }
+        if self.charset == Charset::Off {
+            return None;
+        }
         let meant = if response.charset.is_some() { self.overrides } else { self.types.contains(media) };
         if meant { self.charset.evaluate(exchange) } else { None }
     }

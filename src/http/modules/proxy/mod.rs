@@ -117,7 +117,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
     let cookie = |exchange: &Exchange, value: &[u8]| cookies::rewrite(&conf, exchange, value);
     let rules = Rules {
-        hidden: &["date", "server", "x-pad"],
+        hidden: &["Date", "Server", "X-Pad"],
         redirect: Some(&rewrite),
         cookie: Some(&cookie),
         ..Rules::default()

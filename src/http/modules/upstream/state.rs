@@ -86,7 +86,11 @@ fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::generation::read_text;
+    use crate::{
+        generation::read_text,
+        upstream::{Address, Balance, Group, ServerLine, edit::Dynamics, resolve::Resolving},
+    };
+    use proptest::{collection::vec, prelude::*};
 
     /// What is said of an upstream with this state file, or who belongs to it.
     fn read(upstream: &str, state: Option<&[u8]>) -> String {
@@ -133,6 +137,48 @@ mod tests {
         ] {
             let said = read(upstream, Some(state.as_bytes()));
             assert!(said.starts_with(text), "{said}");
+        }
+    }
+
+    /// Any server that the API takes.
+    fn servers() -> impl Strategy<Value = (ServerLine, String)> {
+        let numbers = (1..70_000u32, 0..9u32, 0..9u32, 0..99i64, 0..5000u64);
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+        (numbers, flags, "[^\\p{Cc}]{0,10}", "[^\\p{Cc}]{1,20}").prop_map(|(numbers, flags, route, path)| {
+            let (weight, max_conns, max_fails, fail_timeout, slow_start) = numbers;
+            let (down, drain) = (flags.1 && !flags.2, flags.2);
+            let server = format!("unix:/{path}");
+            let line = ServerLine {
+                server: server.clone(),
+                weight,
+                max_fails,
+                fail_timeout,
+                max_conns,
+                backup: flags.0,
+                down,
+                drain,
+                route: if route.len() <= 32 { route } else { String::new() },
+                slow_start,
+            };
+            (line, path)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_as_it_was(servers in vec(servers(), 0..5)) {
+            let given = servers.iter().map(|(line, path)| (line.clone(), vec![Address::Unix(format!("/{path}").into())]));
+            let dynamics = Dynamics { keeps: true, begins_empty: true };
+            let given = given.collect();
+            let group = Group::with_names("u", Balance::RoundRobin, given, Resolving::default(), dynamics).unwrap();
+            let text = group.state_text();
+            let main = b"events {} http { upstream u { zone u 64k; state u.state; } server { listen 80; } }".as_slice();
+            let reading = read_text(&[("nginx.conf", main), ("u.state", text.as_bytes())]);
+            prop_assert!(reading.ready.is_some(), "{}: {}", text, String::from_utf8_lossy(&reading.reports[0].text));
+            let again = reading.ready.unwrap().generation.http.upstreams[0].clone().unwrap();
+            prop_assert_eq!(again.state_text(), text);
+            let lines = |group: &Group| group.peers().map(|peer| (*peer.line).clone()).collect::<Vec<_>>();
+            prop_assert_eq!(lines(&again), lines(&group));
         }
     }
 

@@ -110,6 +110,9 @@ class Track {
     const last = this.samples.at(-1);
     if (last && Object.keys(values).some((name) => typeof values[name] === 'number' && values[name] < last.values[name])) {
       this.samples = [];
+    } else if (last && at - last.at < 400 && this.samples.length > 1) {
+      // A rate over so short a time would say little.
+      this.samples.pop();
     }
     this.samples.push({ at, values });
     if (this.samples.length > this.keep) {
