@@ -8,21 +8,21 @@ use std::process::Command;
 
 /// What one run of `wrk` showed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Microseconds of processor time per request, user and system.
-    pub cpu: f64,
+    pub(crate) cpu: f64,
     /// Requests per second.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// Microseconds.
-    pub p50: f64,
+    pub(crate) p50: f64,
     /// Microseconds.
-    pub p99: f64,
+    pub(crate) p99: f64,
     /// Answers other than 2xx and 3xx, and socket errors.
-    pub errors: u64,
+    pub(crate) errors: u64,
 }
 
 /// One run of `wrk` on core 1.
-pub fn measure(contender: &Contender, cell: &Cell, seconds: u64) -> Sample {
+pub(crate) fn measure(contender: &Contender, cell: &Cell, seconds: u64) -> Sample {
     let before = cpu_ticks(contender.child.id());
     let mut command = Command::new("taskset");
     command.args(["-c", "1", "wrk", "-t1", "--latency", "--timeout", "10s"]);
@@ -68,14 +68,14 @@ fn microseconds(text: &str) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-pub fn heading() {
+pub(crate) fn heading() {
     println!(
         "{:<36} {:<16} {:>10} {:>7} {:>10} {:>7} {:>10} {:>10}",
         "", "", "CPU µs/req", "ratio", "req/s", "ratio", "p50 µs", "p99 µs"
     );
 }
 
-pub fn report(cell: &Cell, base: &str, contenders: &[Contender], samples: &[Vec<Sample>]) {
+pub(crate) fn report(cell: &Cell, base: &str, contenders: &[Contender], samples: &[Vec<Sample>]) {
     let medians: Vec<Option<Sample>> = samples.iter().map(|samples| median(samples)).collect();
     let base = contenders.iter().position(|contender| contender.name == base).and_then(|at| medians[at]);
     for (index, (contender, sample)) in contenders.iter().zip(&medians).enumerate() {

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Six waves of connections that made one request each and stay open.
-pub fn idle(contender: &Contender) {
+pub(crate) fn idle(contender: &Contender) {
     let wait = Duration::from_secs(number("TIDEGATE_BENCH_WAIT", 3));
     let mut open = Vec::new();
     let mut sizes = vec![memory(contender.child.id())];

@@ -11,14 +11,14 @@ use std::{
 };
 
 /// A program under measurement.
-pub struct Contender {
-    pub name: &'static str,
-    pub port: u16,
-    pub child: Child,
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) port: u16,
+    pub(crate) child: Child,
 }
 
 /// A program, if it is there.
-pub fn program(path: &str) -> Option<PathBuf> {
+pub(crate) fn program(path: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path)).filter(|path| path.exists())
 }
 
@@ -29,13 +29,13 @@ fn tidegate() -> Option<PathBuf> {
         .or_else(|| option_env!("CARGO_BIN_EXE_tidegate").map(PathBuf::from))
 }
 
-pub fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Starts the programs of a scene on core 0; one that is absent is left out with a notice.
-pub fn start_all(scene: &Scene, dir: &Path, backend: u16) -> Vec<Contender> {
+pub(crate) fn start_all(scene: &Scene, dir: &Path, backend: u16) -> Vec<Contender> {
     let mut all = Vec::new();
     for name in scene.contenders {
         let kind = name.split('+').next().unwrap_or_default();
@@ -58,7 +58,7 @@ pub fn start_all(scene: &Scene, dir: &Path, backend: u16) -> Vec<Contender> {
 }
 
 /// Starts a program over `NAME.conf` on one core and waits until its port answers.
-pub fn start(name: &'static str, path: &Path, kind: &str, dir: &Path, port: u16, core: usize) -> Contender {
+pub(crate) fn start(name: &'static str, path: &Path, kind: &str, dir: &Path, port: u16, core: usize) -> Contender {
     let conf = dir.join(format!("{name}.conf"));
     let mut command = Command::new("taskset");
     command.arg("-c").arg(core.to_string()).arg(path);
@@ -96,7 +96,7 @@ impl Drop for Contender {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let offset = u16::try_from(std::process::id() % 100).unwrap_or(0);
     (0..100)
         .map(|step| 26900 + (offset + step) % 100)
@@ -129,7 +129,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 /// User and system time of a process and all below it, threads and ended children included.
-pub fn cpu_ticks(root: u32) -> u64 {
+pub(crate) fn cpu_ticks(root: u32) -> u64 {
     family(root)
         .into_iter()
         .filter_map(stat)
@@ -138,7 +138,7 @@ pub fn cpu_ticks(root: u32) -> u64 {
 }
 
 /// PSS of a process and all below it, bytes.
-pub fn memory(root: u32) -> u64 {
+pub(crate) fn memory(root: u32) -> u64 {
     let pss = |pid: u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;

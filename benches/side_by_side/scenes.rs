@@ -4,26 +4,26 @@ use crate::programs::free_port;
 use std::{fmt::Write, fs, path::Path};
 
 /// A few programs over like configurations.
-pub struct Scene {
-    pub title: &'static str,
+pub(crate) struct Scene {
+    pub(crate) title: &'static str,
     /// Names of programs; what is behind a `+` names a variant of the configuration.
-    pub contenders: &'static [&'static str],
+    pub(crate) contenders: &'static [&'static str],
     /// To whom the ratios are.
-    pub base: &'static str,
-    pub cells: &'static [Cell],
+    pub(crate) base: &'static str,
+    pub(crate) cells: &'static [Cell],
     /// The text for a contender at a port, over a backend's.
-    pub text: fn(&Path, &str, u16, u16) -> String,
+    pub(crate) text: fn(&Path, &str, u16, u16) -> String,
 }
 
 /// A kind of load.
-pub struct Cell {
-    pub name: &'static str,
-    pub path: &'static str,
-    pub connections: usize,
+pub(crate) struct Cell {
+    pub(crate) name: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) connections: usize,
     /// Fields of each request.
-    pub fields: &'static [&'static str],
+    pub(crate) fields: &'static [&'static str],
     /// Files of the proxy itself, or what HAProxy cannot do: nothing for it.
-    pub local: bool,
+    pub(crate) local: bool,
 }
 
 impl Cell {
@@ -40,7 +40,7 @@ impl Cell {
     }
 }
 
-pub const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[Scene] = &[
     Scene {
         title: "proxying, files, rules",
         contenders: &["tidegate", "nginx", "haproxy"],
@@ -104,7 +104,7 @@ const METHODS: [(&str, &str); 8] = [
 ];
 
 /// Writes the files to serve and the backend's configuration; returns the backend's port.
-pub fn prepare(dir: &Path) -> u16 {
+pub(crate) fn prepare(dir: &Path) -> u16 {
     let files = dir.join("files/static");
     fs::create_dir_all(&files).expect("mkdir");
     fs::create_dir_all(dir.join("files/packed")).expect("mkdir");

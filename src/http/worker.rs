@@ -186,7 +186,7 @@ pub async fn serve(mut thread: Thread<Generation>) {
     let mut shutdown_timeout = thread.current.generation().shutdown_timeout;
     super::modules::upstream::watch(&worker.http());
     super::modules::upstream_hc::watch(&worker.http(), &worker);
-    super::modules::upstream::poll(&worker.http());
+    super::modules::upstream::poll(&worker.http(), &worker);
     loop {
         match thread.changes.next().await {
             Change::Reload { generation, removed, added, done } => {
@@ -202,7 +202,7 @@ pub async fn serve(mut thread: Thread<Generation>) {
                 worker.changed();
                 super::modules::upstream::watch(&generation.http);
                 super::modules::upstream_hc::watch(&generation.http, &worker);
-                super::modules::upstream::poll(&generation.http);
+                super::modules::upstream::poll(&generation.http, &worker);
                 drop(done);
             }
             Change::Quit => {

@@ -33,7 +33,7 @@ pub fn filter(exchange: &Exchange, response: &mut Response) {
         return;
     }
     let value = match exchange.tries.last() {
-        _ if exchange.state.upstream.unresolved.get() => failed(NAME.to_owned(), Reason::Unresolved),
+        _ if exchange.state.upstream.unresolved.get() => failed(begun(), Reason::Unresolved),
         Some(attempt) => describe(attempt),
         None => return,
     };
@@ -42,24 +42,44 @@ pub fn filter(exchange: &Exchange, response: &mut Response) {
 
 /// The last attempt is the one that is answered with.
 fn describe(attempt: &Try) -> String {
-    let mut value = NAME.to_owned();
+    let mut value = begun();
     if attempt.began.is_some() && !attempt.peer.is_empty() {
         value.push_str("; next-hop=\"");
-        // A text of the field holds nothing else.
-        for char in attempt.peer.chars().filter(|char| char.is_ascii() && !char.is_ascii_control()) {
-            if matches!(char, '"' | '\\') {
-                value.push('\\');
-            }
-            value.push(char);
+        match attempt.peer.bytes().all(is_plain) {
+            true => value.push_str(&attempt.peer),
+            false => quote(&attempt.peer, &mut value),
         }
         value.push('"');
     }
     if attempt.header_ms.is_some() && attempt.status != 0 {
-        value.push_str(&format!("; received-status={}", attempt.status));
+        value.push_str("; received-status=");
+        value.push_str(itoa::Buffer::new().format(attempt.status));
     }
     match attempt.reason {
         Some(reason) => failed(value, reason),
         None => value,
+    }
+}
+
+fn begun() -> String {
+    // Most are no longer.
+    let mut value = String::with_capacity(96);
+    value.push_str(NAME);
+    value
+}
+
+/// Whether a byte may stand in a text of the field as it is.
+fn is_plain(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) && !matches!(byte, b'"' | b'\\')
+}
+
+/// What may not stand there at all is left out.
+fn quote(text: &str, value: &mut String) {
+    for char in text.chars().filter(|char| char.is_ascii() && !char.is_ascii_control()) {
+        if matches!(char, '"' | '\\') {
+            value.push('\\');
+        }
+        value.push(char);
     }
 }
 

@@ -8,11 +8,12 @@ pub(super) fn pick(pick: &mut Pick<'_>) -> Option<usize> {
     if pick.set.single {
         return round_robin::pick(pick);
     }
-    least(pick, |peer| u64::from(peer.active()))
+    least(pick, |_| (), |peer| u64::from(peer.active()))
 }
 
-/// The peer with the least of something for its weight; round robin among equals.
-pub(super) fn least(pick: &mut Pick<'_>, load: impl Fn(&Peer) -> u64) -> Option<usize> {
+/// The peer with the least of something for its weight; round robin among equals. Each is looked at once before its load
+/// is asked for.
+pub(super) fn least(pick: &mut Pick<'_>, look: impl Fn(&Peer), load: impl Fn(&Peer) -> u64) -> Option<usize> {
     if let Some(own) = pick.own() {
         return pick.chosen(own);
     }
@@ -22,6 +23,7 @@ pub(super) fn least(pick: &mut Pick<'_>, load: impl Fn(&Peer) -> u64) -> Option<
     let mut best: Option<(usize, u64, i64)> = None;
     let mut many = false;
     for (index, peer) in set.untried(pick.tried, pick.second()) {
+        look(peer);
         let (own, weight) = (load(peer), peer.weight());
         match best.map(|(_, least, of)| share(own, of).cmp(&share(least, weight))) {
             None | Some(std::cmp::Ordering::Less) => (best, many) = (Some((index, own, weight)), false),

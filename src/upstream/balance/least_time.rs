@@ -11,15 +11,11 @@ const STEP: u64 = 20;
 
 /// `ngx_http_upstream_get_least_time_peer` within one set.
 pub(super) fn pick(measure: Measure, pick: &mut Pick<'_>) -> Option<usize> {
-    let set = pick.set;
-    if set.single {
+    if pick.set.single {
         return round_robin::pick(pick);
     }
-    if pick.own().is_none() {
-        set.untried(pick.tried, pick.second()).for_each(|(_, peer)| peer.live().times.grow(pick.now));
-    }
     let now = pick.now;
-    least_conn::least(pick, |peer| expected(peer, measure, now))
+    least_conn::least(pick, |peer| peer.live().times.grow(now), |peer| expected(peer, measure, now))
 }
 
 /// How long it takes it to be done with its requests and one more (`ngx_http_upstream_least_time_eta`).

@@ -125,6 +125,17 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_and_weigh_something_or_nothing(line in ".{0,40}", whole in 1_u32..) {
+            let said = read(line.as_bytes());
+            let of = read(format!("{line} 7%").as_bytes()).and_then(|said| said.weight);
+            for weight in [said.and_then(|said| said.weight), of].into_iter().flatten() {
+                proptest::prop_assert!(weight.of(whole) != Some(0));
+            }
+        }
+    }
+
     #[test]
     fn a_share_of_a_weight_is_rounded_up_and_nothing_is_no_weight() {
         let percent = |percent, whole| Weight::Percent(percent).of(whole);

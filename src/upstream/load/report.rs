@@ -142,6 +142,14 @@ mod tests {
         assert_eq!([Member::parse(""), Member::parse("a..b"), Member::parse("a.")], [None, None, None]);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_read_is_a_number(text in "[ +\\-.0-9eE%a-c=,{}\":é]{0,24}") {
+            let all = [in_body(text.as_bytes(), &Member::default()), in_field(text.as_bytes()), number(&text)];
+            proptest::prop_assert!(all.into_iter().flatten().all(f64::is_finite));
+        }
+    }
+
     #[test]
     fn a_field_is_a_number_or_an_orca_report() {
         for (field, expected) in [

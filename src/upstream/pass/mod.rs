@@ -130,7 +130,7 @@ async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
                 attempt.note_time(exchange);
                 let bad = error == RequestBodyError::Gone && exchange.connection.side.bad_body();
                 let error = if bad { RequestBodyError::Bad } else { error };
-                attempt.failed(exchange, &job, &peer, Reason::Client);
+                attempt.failed(exchange, job, &peer, Reason::Client);
                 return refuse_body(exchange, error, Some(&job.about(&peer)));
             }
             Err(failure) => {
@@ -144,7 +144,7 @@ async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
             attempt.status = status;
         }
         if let Some(reason) = reason {
-            attempt.failed(exchange, &job, &peer, reason);
+            attempt.failed(exchange, job, &peer, reason);
         }
         let Some(case) = case else {
             // Nobody was asked.

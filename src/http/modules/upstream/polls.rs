@@ -1,7 +1,7 @@
 //! Asks peers how loaded they are: `load_check` and `agent_check` at work. One thread does it for all.
 
 use crate::{
-    http::{Http, heads::Fields},
+    http::{Http, heads::Fields, worker::Worker},
     observe::error_log::Level,
     upstream::{
         Address, Group, Peer,
@@ -13,6 +13,7 @@ use crate::{
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    rc::Rc,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
@@ -28,14 +29,17 @@ const MOST: usize = 64 << 10;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Begins to ask the peers of a generation, unless another thread has begun before. Has to run inside a `LocalSet`.
-pub fn poll(http: &Arc<Http>) {
+pub fn poll(http: &Arc<Http>, worker: &Rc<Worker>) {
     for (at, group) in http.upstreams.iter().enumerate() {
         let Some(group) = group.as_ref().filter(|group| group.loads.claim()) else { continue };
         for (source, present) in
             [(Source::Check, group.loads.check.is_some()), (Source::Agent, group.loads.agent.is_some())]
         {
             if present {
-                tokio::task::spawn_local(attend(Of { http: Arc::downgrade(http), at }, source));
+                tokio::task::spawn_local(attend(
+                    Of { worker: Rc::clone(worker), http: Arc::downgrade(http), at },
+                    source,
+                ));
             }
         }
     }
@@ -50,14 +54,15 @@ enum Source {
 /// A group of a generation that may be gone.
 #[derive(Clone)]
 struct Of {
+    worker: Rc<Worker>,
     http: Weak<Http>,
     at: usize,
 }
 
 impl Of {
-    /// The generation and the group, as long as it is in force.
+    /// The generation and the group, as long as it is in force and the process goes on.
     fn get(&self) -> Option<(Arc<Http>, Arc<Group>)> {
-        let http = self.http.upgrade()?;
+        let http = self.http.upgrade().filter(|_| !self.worker.quitting.get())?;
         let group = http.upstreams.get(self.at)?.clone().filter(|group| !group.loads.has_ended())?;
         Some((http, group))
     }

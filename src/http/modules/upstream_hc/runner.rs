@@ -31,7 +31,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::{Arc, Weak},
@@ -55,24 +55,29 @@ fn in_force(http: &Weak<Http>, worker: &Worker) -> Option<Arc<Http>> {
 /// How often it is seen to that nobody is left out, whatever is told of changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// … and how soon, where one change follows the other.
+const AT_MOST: Duration = Duration::from_millis(20);
+
 /// Has every peer of the check's group checked, those who join later, too.
 async fn look_after(http: Weak<Http>, worker: Rc<Worker>, check: Arc<Check>) {
-    let mut known: HashSet<(u32, Address)> = HashSet::new();
+    let mut known: HashMap<u32, Address> = HashMap::new();
     loop {
         let changed = Arc::clone(&check.group.changed).notified_owned();
         if in_force(&http, &worker).is_none() {
             return;
         }
         worker.clock.update();
-        let peers: Vec<_> = check.group.peers().collect();
-        known.retain(|(id, address)| peers.iter().any(|peer| peer.id == *id && peer.address == *address));
-        for peer in peers {
-            if known.insert((peer.id, peer.address.clone())) {
+        let mut present = HashMap::with_capacity(known.len());
+        for peer in check.group.peers() {
+            if known.get(&peer.id) != Some(&peer.address) {
                 check.group.seen(&peer, worker.clock.millis());
                 let of = (Weak::clone(&http), Rc::clone(&worker), Arc::clone(&check));
                 tokio::task::spawn_local(follow(of, peer.id, peer.address.clone()));
             }
+            present.insert(peer.id, peer.address.clone());
         }
+        known = present;
+        tokio::time::sleep(AT_MOST).await;
         // It says that something has changed, or nothing.
         let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
     }
@@ -125,8 +130,8 @@ async fn ask(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check, peer: &Arc<Pe
         options: passing.connecting(&exchange),
         patience: passing.read_timeout.0,
         head_size: passing.buffer_size.0,
-        // Whoever keeps the connection has to read what is on it.
-        body_size: if wants_body || check.args.keepalive_time.is_some() { EXAMINED } else { 0 },
+        body_size: EXAMINED,
+        needs_body: wants_body,
         ..Target::new(address)
     };
     if check.args.tcp {
