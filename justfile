@@ -30,6 +30,10 @@ fuzz TARGET SECONDS="60":
 bench:
     cargo bench --bench side_by_side
 
+# Nanoseconds per choice of a peer, by method and number of peers.
+picks:
+    cargo bench --bench picks
+
 # Licences, sources and known faults of what is linked in.
 deny:
     cargo deny check

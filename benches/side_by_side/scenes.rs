@@ -133,9 +133,9 @@ fn json(size: usize) -> String {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let (id, name, price) =
             (state >> 40, ["mountain", "river", "harbour", "tide"][state as usize >> 33 & 3], state >> 52);
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "{{\"id\":{id},\"name\":\"{name} {}\",\"price\":{price}.99,\"tags\":[\"{name}\",\"new\"],\"stock\":{}}},\n",
+            "{{\"id\":{id},\"name\":\"{name} {}\",\"price\":{price}.99,\"tags\":[\"{name}\",\"new\"],\"stock\":{}}},",
             id % 97,
             id % 2 == 0
         );

@@ -55,12 +55,9 @@ const MAP: &str = "map $v $m { default d; one x; '' $uri; 0 '$1-'; }";
 
 /// A target up to the first NUL, then a script: the server's first, then a location's each.
 pub(super) fn rewrite(data: &[u8]) {
-    let mut halves = data.splitn(2, |byte| *byte == 0);
-    let target = [b"/", halves.next().unwrap_or_default()].concat();
+    let (target, scripts) = taken(data);
     let request = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     let Some(head) = in_memory::head(&request) else { return };
-    let mut bytes = halves.next().unwrap_or_default().iter().copied().take(96);
-    let scripts = PLACES.map(|_| script(&mut bytes, 0));
     let text = configuration(&scripts);
     let (http, _, faults) = in_memory::read(text.as_bytes());
     assert!(faults.is_empty(), "{:?} in {text}", faults.first().map(|fault| String::from_utf8_lossy(&fault.message)));
@@ -88,6 +85,14 @@ pub(super) fn rewrite(data: &[u8]) {
     }
 }
 
+/// The target and the scripts that some bytes stand for.
+fn taken(data: &[u8]) -> (Vec<u8>, [Vec<Statement>; PLACES.len()]) {
+    let mut halves = data.splitn(2, |byte| *byte == 0);
+    let target = [b"/", halves.next().unwrap_or_default()].concat();
+    let mut bytes = halves.next().unwrap_or_default().iter().copied().take(96);
+    (target, PLACES.map(|_| script(&mut bytes, 0)))
+}
+
 /// Statements up to a byte that ends them.
 fn script(bytes: &mut impl Iterator<Item = u8>, depth: usize) -> Vec<Statement> {
     let mut statements = Vec::new();
@@ -111,7 +116,9 @@ fn script(bytes: &mut impl Iterator<Item = u8>, depth: usize) -> Vec<Statement> 
 
 /// The script as a configuration.
 fn configuration(scripts: &[Vec<Statement>]) -> String {
-    let mut text = format!("{MAP}\nserver {{ absolute_redirect off; uninitialized_variable_warn off;\nlocation @v {{ set $v 0; }}\n");
+    let mut text = format!(
+        "{MAP}\nserver {{ absolute_redirect off; uninitialized_variable_warn off;\nlocation @v {{ set $v 0; }}\n"
+    );
     for (place, script) in PLACES.iter().zip(scripts) {
         if place.is_empty() {
             write(script, &mut text);
@@ -166,4 +173,29 @@ fn answered(http: Http, head: crate::http::heads::RequestHead) -> (u16, Vec<u8>,
             _ => (0, Vec::new(), Vec::new()),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_stand_for_scripts_whose_ends_are_known() {
+        for (data, first, end) in [
+            (&b"a/b?x=1"[..], "", End::Text(200, b"[/a/b|x=1||/a/b||]".to_vec())),
+            (b"x?x=One\0\x10\x07", "set $v \"$arg_x\";", End::Text(200, b"[/x|x=One|One|x||]".to_vec())),
+            (b"b%20c\0\x12\x02\x07", "rewrite \"(.)", End::Text(200, b"[/c//b c|x=c||/b c|c|]".to_vec())),
+            (b"a/%26\0\x0a\x37\x07", "rewrite", End::Location(301, b"http://h/&".to_vec())),
+            (b"\0\x16\x07", "return 403", End::Status(403)),
+            (b"a/x\0\x07\x07\x02\x0c\x07", "", End::Status(500)),
+            (b"\0\x07\x02\x01\x05\x07", "", End::Content),
+        ] {
+            let (target, scripts) = taken(data);
+            let text = configuration(&scripts);
+            let line = text.lines().nth(3).unwrap_or_default();
+            assert!(line.contains(first), "{first} is not in {line}");
+            assert_eq!(rules::outcome(&scripts, target.into()), end, "{text}");
+            rewrite(data);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 pub use super::request_body::{BodyLimits, RequestBody, RequestBodyError};
 
-use super::{exchange::Exchange, heads::Pieces, limit_rate::Pace};
+use super::{exchange::Exchange, heads::Pieces};
 use crate::{observe::error_log::Level, upstream::body::UpstreamBody};
 use bytes::{Bytes, BytesMut};
 use std::{
@@ -220,8 +220,6 @@ impl FileBody {
 pub struct Outgoing {
     body: Body,
     exchange: Option<Box<Exchange>>,
-    /// Bytes a second, if `limit_rate` is on, and what paces them.
-    pace: Option<Box<Pace>>,
     /// Fields may follow behind the body.
     trailers: bool,
     /// All of it was handed out.
@@ -231,12 +229,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// The body of an exchange's answer; with `trailers` fields may go out behind it.
     pub fn new(body: Body, exchange: Box<Exchange>, trailers: bool) -> Self {
-        let pace = Pace::of(&exchange).map(Box::new);
-        if pace.is_some() {
-            // Nobody waits long for a client that has gone.
-            exchange.connection.abortable.set(true);
-        }
-        Self { body, exchange: Some(exchange), pace, trailers, ended: false }
+        Self { body, exchange: Some(exchange), trailers, ended: false }
     }
 
     fn fail(&mut self, error: &BodyError) {
@@ -262,10 +255,7 @@ impl Outgoing {
 
 impl Pieces for Outgoing {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>> {
-        let next = match &mut self.pace {
-            None => self.body.poll_next(cx),
-            Some(pace) => pace.poll_next(&mut self.body, cx),
-        };
+        let next = self.body.poll_next(cx);
         if let (Some(upstream), Some(exchange)) = (self.body.upstream(), &self.exchange) {
             upstream.attend(exchange);
         }
@@ -290,7 +280,6 @@ impl Pieces for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // A body with a length is not asked again behind its last byte.
-        let handed_out = self.body.is_empty() && !self.pace.as_ref().is_some_and(|pace| pace.holds());
-        self.finish(self.ended || handed_out);
+        self.finish(self.ended || self.body.is_empty());
     }
 }

@@ -117,9 +117,7 @@ impl Group {
         self.edit(|sets| {
             let (set, at) = position(sets, id)?;
             let peer = sets[set].remove(at);
-            let mut removed = self.removed();
-            removed.retain(|peer| peer.active() > 0);
-            removed.push(Arc::clone(&peer));
+            self.note_removed(vec![Arc::clone(&peer)]);
             Ok(peer)
         })
     }
@@ -150,10 +148,7 @@ impl Group {
             change(&mut line);
             line.backup = before.line.backup;
             let changed = Arc::new(before.with_line(Arc::new(line), address));
-            if changed.weight() != before.weight() {
-                let _lock = self.lock();
-                changed.live().effective_weight.set(changed.weight());
-            }
+            self.weigh_anew(before, &changed);
             sets[set][at] = Arc::clone(&changed);
             Ok(changed)
         })
@@ -169,21 +164,34 @@ impl Group {
         self.removed().iter().filter(|peer| peer.active() > 0).count()
     }
 
+    /// These were removed, and may serve requests still.
+    pub(super) fn note_removed(&self, peers: Vec<Arc<Peer>>) {
+        let mut removed = self.removed();
+        removed.retain(|peer| peer.active() > 0);
+        removed.extend(peers);
+    }
+
     fn removed(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The name a server was found by, where that is looked up at run time.
-    pub fn name_of(&self, peer: &Peer) -> Option<&Resolved> {
-        self.resolving.names.get(peer.found_by?)
+    /// With another weight its share begins anew.
+    pub(super) fn weigh_anew(&self, before: &Peer, changed: &Peer) {
+        if changed.weight() != before.weight() {
+            let _lock = self.lock();
+            changed.live().effective_weight.set(changed.weight());
+        }
     }
 
-    fn edit<T>(&self, change: impl FnOnce(&mut [Vec<Arc<Peer>>; 2]) -> Result<T, Refused>) -> Result<T, Refused> {
+    pub(super) fn edit<T>(
+        &self,
+        change: impl FnOnce(&mut [Vec<Arc<Peer>>; 2]) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
         self.edit_if(|sets| change(sets).map(|result| (true, result)))
     }
 
     /// One change; it says whether it changed anything.
-    fn edit_if<T>(
+    pub(super) fn edit_if<T>(
         &self,
         change: impl FnOnce(&mut [Vec<Arc<Peer>>; 2]) -> Result<(bool, T), Refused>,
     ) -> Result<T, Refused> {
@@ -237,6 +245,7 @@ impl Group {
             sets[1].clear();
         }
         self.next_id.fetch_max(previous.next_id.load(Relaxed), Relaxed);
+        self.keep_names(previous);
         if same {
             for (own, earlier) in self.resolving.names.iter().zip(&previous.resolving.names) {
                 own.copy_validity(earlier);
@@ -250,8 +259,16 @@ impl Group {
         let taken: HashSet<u32> = own.iter().flatten().map(|peer| peer.id).collect();
         for (own, added) in own.iter_mut().zip(sets) {
             let stays = |peer: &Arc<Peer>| peer.added && !addresses.contains(&peer.address);
-            for peer in added.into_iter().filter(stays) {
-                own.push(if taken.contains(&peer.id) { Arc::new(peer.with_id(self.take_id())) } else { peer });
+            for peer in added {
+                // Those of a name that joined follow it to its new place.
+                let by = peer.found_by.and_then(|at| at.checked_sub(previous.resolving.names.len()));
+                if let Some(by) = by {
+                    let at = Some(self.resolving.names.len() + by);
+                    let id = if taken.contains(&peer.id) { self.take_id() } else { peer.id };
+                    own.push(Arc::new(peer.with_id(id).by(at)));
+                } else if stays(&peer) {
+                    own.push(if taken.contains(&peer.id) { Arc::new(peer.with_id(self.take_id())) } else { peer });
+                }
             }
         }
         self.replace(own);

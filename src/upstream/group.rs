@@ -64,6 +64,8 @@ pub struct Group {
     pub changed: Arc<tokio::sync::Notify>,
     /// Another generation took over the membership: it is changed there from now on.
     pub(super) superseded: AtomicBool,
+    /// Names that joined while the server ran.
+    pub(super) joined: Mutex<Vec<Arc<Resolved>>>,
     /// Who was removed, and may serve requests still.
     pub(super) removed: Mutex<Vec<Arc<Peer>>>,
     /// The number of the next peer that joins.
@@ -155,6 +157,7 @@ impl Group {
             changing: Mutex::default(),
             changed: Arc::default(),
             superseded: AtomicBool::new(false),
+            joined: Mutex::default(),
             removed: Mutex::default(),
             next_id: AtomicU32::new(id),
             lock: OnceLock::new(),
@@ -232,8 +235,8 @@ impl Group {
     /// What a name is now: who is new to it joins, who is no longer in it leaves, all others stay as they are
     /// (`ngx_http_upstream_zone_resolve_handler`). Of a service, those of lower priority are backups.
     pub fn update(&self, line: usize, found: &[Found]) {
-        let Some(name) = self.resolving.names.get(line) else { return };
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(name) = self.name(line).filter(|name| !name.is_gone()) else { return };
         let before = self.members();
         let mut peers = before.sets().map(<[_]>::to_vec);
         let best = found.iter().map(|found| found.priority).min();

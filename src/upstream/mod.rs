@@ -19,6 +19,7 @@ pub mod link;
 pub mod load;
 pub mod local;
 mod members;
+pub mod names;
 pub mod pass;
 pub mod peer;
 pub mod pool;

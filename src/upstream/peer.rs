@@ -175,6 +175,11 @@ impl Peer {
         Self { id, ..self.with_line(Arc::clone(&self.line), None) }
     }
 
+    /// The same, of a name at another place.
+    pub(super) fn by(self, found_by: Option<usize>) -> Self {
+        Self { found_by, ..self }
+    }
+
     /// What `sticky` knows it by: its `route=`, or the MD5 of its name (`ngx_http_upstream_init_round_robin_sid`).
     pub fn sid(&self) -> &[u8] {
         if !self.line.route.is_empty() {

@@ -46,6 +46,12 @@ pub struct Resolved {
     pub port: u16,
     /// It is looked up until there is an answer, and that is kept: nobody knew it when the server started.
     pub at_first: bool,
+    /// The number of one that joined while the server ran.
+    pub id: Option<u32>,
+    /// It was removed.
+    gone: AtomicBool,
+    /// A thread has taken it upon itself to look it up; for those that joined.
+    claimed: AtomicBool,
     /// Until which second since the epoch the last answer holds.
     valid: AtomicU64,
     /// The second since the epoch of the last answer.
@@ -66,13 +72,48 @@ pub struct Found {
 
 impl Resolved {
     pub fn new(line: ServerLine, host: String, service: Option<String>, port: u16) -> Self {
-        let at_first = false;
-        Self { line, host, service, port, at_first, valid: AtomicU64::new(0), answered: AtomicU64::new(0) }
+        let (at_first, id) = (false, None);
+        let (gone, claimed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (valid, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { line, host, service, port, at_first, id, gone, claimed, valid, answered }
     }
 
     /// A name that nobody knew when the server started (`resolver_on_start retry`).
     pub fn at_first(line: ServerLine, host: String, port: u16) -> Self {
         Self { at_first: true, ..Self::new(line, host, None, port) }
+    }
+
+    /// The same name with other parameters: whoever looks it up goes on.
+    pub(super) fn with_line(&self, line: ServerLine) -> Self {
+        let changed = Self {
+            at_first: self.at_first,
+            id: self.id,
+            gone: AtomicBool::new(self.is_gone()),
+            claimed: AtomicBool::new(self.claimed.load(Relaxed)),
+            ..Self::new(line, self.host.clone(), self.service.clone(), self.port)
+        };
+        changed.copy_validity(self);
+        changed
+    }
+
+    /// Whether the caller is the first to ask this: then it is up to it to look the name up.
+    pub fn claim(&self) -> bool {
+        !self.is_gone() && !self.claimed.swap(true, Relaxed)
+    }
+
+    /// Nobody looks it up for this generation yet.
+    pub(super) fn release(&self) {
+        self.claimed.store(false, Relaxed);
+    }
+
+    /// Whether it was removed.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// It is removed.
+    pub(super) fn leave(&self) {
+        self.gone.store(true, Relaxed);
     }
 
     /// Until which second since the epoch the last answer holds; 0 before there was one.
@@ -268,7 +309,8 @@ mod tests {
     fn an_upstream_of_names_only_has_nobody_until_they_are_known() {
         let name = Resolved::new(ServerLine::default(), "app.example".into(), None, 80);
         let names = Resolving::new(vec![name], None, Duration::ZERO);
-        let group = Arc::new(Group::with_names("app", Balance::RoundRobin, Vec::new(), names, Dynamics::default()).unwrap());
+        let group =
+            Arc::new(Group::with_names("app", Balance::RoundRobin, Vec::new(), names, Dynamics::default()).unwrap());
         assert!(group.select(Client::default()).next(0).is_err());
         assert!(group.resolving.claim() && !group.resolving.claim());
         group.update(0, &found("10.0.0.1"));

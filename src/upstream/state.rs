@@ -58,7 +58,8 @@ impl Group {
     /// The servers as lines of a configuration: those that were found by looking up a name are that name's.
     pub fn state_text(&self) -> String {
         let mut text = String::new();
-        for name in &self.resolving.names {
+        let joined = self.joined_names();
+        for name in self.resolving.names.iter().chain(joined.iter().map(|(_, name)| &**name)) {
             let mut what = " resolve".to_owned();
             if let Some(service) = &name.service {
                 what.push_str(" service=");

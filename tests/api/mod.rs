@@ -3,6 +3,7 @@
 
 mod changes;
 mod load;
+mod names;
 mod paths;
 mod rate;
 mod state;

@@ -5,7 +5,7 @@
 //! an nginx that knows `server … resolve` (1.27.3 and later), the same goes through that, too: without checks, as it has
 //! none. What is seen is printed as a table: `cargo test --test main -- chaos --nocapture`.
 
-mod names;
+pub(crate) mod names;
 mod peer;
 
 use crate::support::component::need;

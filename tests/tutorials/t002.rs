@@ -330,10 +330,7 @@ fn the_master_itself_works_behind_the_proxy() {
         );
         let proxy = cluster.start_proxy();
         cluster.machine('M');
-        // Its terminal stays open, and silent.
-        let mut words = ["sh", "-c", "sleep 600 | exec \"$@\"", "sh"].map(str::to_owned).to_vec();
-        words.extend(cluster.apps.words("master"));
-        let master = cluster.start_on('M', &words);
+        let master = cluster.start_on('M', &cluster.apps.words("master"));
         cluster.container.wait_for(&format!("{}:3000", address('M')));
         assert_eq!(client::get(MASTER, "/").expect(200).text(), "Hello World!");
         cluster.start('A', 42.5);

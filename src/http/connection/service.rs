@@ -7,7 +7,7 @@ use crate::{
         body::{Body, BodyError, Outgoing, RequestBody},
         exchange::{Exchange, Method},
         heads::{Framing, Incoming, Refusal, RequestHead, Sending, ServerHandle},
-        pipeline,
+        limit_rate, pipeline,
         response::{self, Response},
         uri, zones,
     },
@@ -199,8 +199,13 @@ fn send(mut exchange: Box<Exchange>, response: Option<Box<Response>>) -> Option<
     if bodyless {
         body = Body::Empty;
     }
+    let pace = limit_rate::pace(&exchange);
+    if pace.is_some() {
+        // Nobody waits long for a client that has gone.
+        connection.abortable.set(true);
+    }
     let outgoing = Outgoing::new(body, exchange, response.trailers || response.passes_trailers);
-    Some(Box::new(Answer { sending: Sending::new(head, outgoing, framing), switch, discards }))
+    Some(Box::new(Answer { sending: Sending::new(head, outgoing, framing).paced(pace), switch, discards }))
 }
 
 /// Whether the connection serves another request after this answer (`ngx_http_handler`, `ngx_http_update_location_config`).

@@ -11,7 +11,7 @@ mod random;
 mod round_robin;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use consistent::Ring;
 pub(super) use least_time::average;

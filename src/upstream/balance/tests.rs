@@ -1,7 +1,24 @@
 //! Tests: what the methods share, and what was measured on a running nginx.
 
-use crate::upstream::{Address, Balance, Client, Group, Outcome, ServerLine};
+use crate::upstream::{
+    Address, Balance, Client, Group, Outcome, ServerLine,
+    balance::{Measure, Two},
+};
 use std::sync::Arc;
+
+/// Every method, in one form at least.
+pub(in crate::upstream) const ALL: [Balance; 10] = [
+    Balance::RoundRobin,
+    Balance::LeastConn,
+    Balance::IpHash,
+    Balance::Hash { consistent: false },
+    Balance::Hash { consistent: true },
+    Balance::Random(None),
+    Balance::Random(Some(Two::LeastConn)),
+    Balance::Random(Some(Two::LeastTime(Measure::LastByte))),
+    Balance::LeastTime { measure: Measure::Header, inflight: true },
+    Balance::LeastLoad,
+];
 
 /// Servers `127.0.0.1:8081`, `127.0.0.2:8082`, … with these weights.
 pub(super) fn group_of(balance: Balance, weights: &[u32]) -> Arc<Group> {
@@ -39,23 +56,7 @@ const MEASURED: &str = include_str!("measured.txt");
 
 mod own {
     use super::*;
-    use crate::upstream::{
-        balance::{Measure, Two},
-        sticky::{Kind, Sticky},
-    };
-
-    const ALL: [Balance; 10] = [
-        Balance::RoundRobin,
-        Balance::LeastConn,
-        Balance::IpHash,
-        Balance::Hash { consistent: false },
-        Balance::Hash { consistent: true },
-        Balance::Random(None),
-        Balance::Random(Some(Two::LeastConn)),
-        Balance::Random(Some(Two::LeastTime(Measure::LastByte))),
-        Balance::LeastTime { measure: Measure::Header, inflight: true },
-        Balance::LeastLoad,
-    ];
+    use crate::upstream::sticky::{Kind, Sticky};
 
     /// Peers with the routes `a`, `b`, `c`; `change` sees each line.
     fn routed(balance: Balance, change: impl Fn((usize, &mut ServerLine))) -> Arc<Group> {

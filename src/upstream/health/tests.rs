@@ -1,12 +1,7 @@
 //! Holding peers, and how the choice heeds it.
 
 use super::*;
-use crate::upstream::{
-    Balance, Client, ServerLine,
-    balance::{Measure, Two},
-    group::tests::group,
-    sticky::Sticky,
-};
+use crate::upstream::{Balance, Client, ServerLine, balance::tests::ALL, group::tests::group, sticky::Sticky};
 use std::sync::Arc;
 
 const TERMS: (u32, u32) = (1, 1);
@@ -26,17 +21,7 @@ fn states(group: &Group) -> String {
 
 #[test]
 fn who_is_held_is_not_asked_by_any_method() {
-    for balance in [
-        Balance::RoundRobin,
-        Balance::LeastConn,
-        Balance::IpHash,
-        Balance::Hash { consistent: false },
-        Balance::Hash { consistent: true },
-        Balance::Random(None),
-        Balance::Random(Some(Two::LeastConn)),
-        Balance::LeastTime { measure: Measure::Header, inflight: false },
-        Balance::LeastLoad,
-    ] {
+    for balance in ALL {
         let group = group(balance, &[1, 1, 1], |_| {});
         let held = group.peers().nth(1).unwrap();
         assert!(group.hold(&held, Hold::Health, "why", 0));

@@ -249,7 +249,9 @@ proptest! {
         keeps: bool,
         events in proptest::collection::vec(events(), 0..160),
     ) {
-        lines.iter_mut().for_each(|line| line.backup &= method.allows_backup());
+        for line in &mut lines {
+            line.backup &= method.allows_backup();
+        }
         let mut both = Both::new(method, lines, keeps);
         for event in events {
             both.happens(event)?;

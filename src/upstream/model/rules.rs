@@ -242,13 +242,17 @@ impl Model {
     /// A choice in the present set: those who recover take part in every so many; if nobody else is left, all do.
     fn choose(&mut self, request: &mut Request, method: Balance, now: u64) -> Option<usize> {
         let recovering: Vec<_> = request.peers().iter().filter(|peer| peer.line.slow_start > 0).cloned().collect();
-        recovering.iter().for_each(|peer| self.pace(peer, now));
+        for peer in &recovering {
+            self.pace(peer, now);
+        }
         let second = (now / 1000) as i64;
         let chosen = self.choose_awake(request, method, second);
         if chosen.is_some() || recovering.is_empty() {
             return chosen;
         }
-        recovering.iter().for_each(|peer| self.lives[peer.live].rests = false);
+        for peer in &recovering {
+            self.lives[peer.live].rests = false;
+        }
         self.choose_awake(request, method, second)
     }
 

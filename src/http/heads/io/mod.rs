@@ -1,6 +1,7 @@
 //! A client's connection as a stream of requests: heads and bodies come off the wire, answers go out over it.
 
 mod incoming;
+mod pace;
 mod queue;
 mod sending;
 mod server;
@@ -14,6 +15,7 @@ mod server_tests;
 mod testing;
 
 pub use incoming::{Cut, Incoming};
+pub use pace::Pace;
 pub use queue::Queue;
 pub use sending::{Pieces, Sending};
 pub use server::{ServerHandle, Stop, server};

@@ -72,6 +72,20 @@ impl Queue {
         write(&slices[..self.0.len().min(SLICES)])
     }
 
+    /// The same, no more than `limit` bytes of it.
+    pub fn slices_within<T>(&self, limit: u64, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
+        for part in self.0.iter().take(SLICES) {
+            let part = &part[..part.len().min(left)];
+            left -= part.len();
+            if !part.is_empty() {
+                slices.push(IoSlice::new(part));
+            }
+        }
+        write(&slices)
+    }
+
     /// So much of it was written.
     pub fn advance(&mut self, mut n: usize) {
         let mut whole = 0;

@@ -1,9 +1,12 @@
 //! An answer on its way: our head, and the body behind it as it is framed.
 
-use super::queue::Queue;
+use super::{pace::Pace, queue::Queue};
 use crate::http::heads::Framing;
 use bytes::Bytes;
-use std::task::{Context, Poll, ready};
+use std::{
+    io::{self, IoSlice},
+    task::{Context, Poll, ready},
+};
 
 /// So much may wait to be written until no more of a body is asked for. Bytes.
 const ENOUGH: usize = 64 << 10;
@@ -26,18 +29,43 @@ pub struct Sending<B> {
     body: Option<B>,
     framing: Framing,
     cut: bool,
+    pace: Option<Box<Pace>>,
 }
 
 impl<B: Pieces> Sending<B> {
     /// A head, which may be empty (HTTP/0.9), and the body behind it.
     pub fn new(head: Bytes, body: B, framing: Framing) -> Self {
         let body = Some(body).filter(|_| framing != Framing::None);
-        Self { queue: Queue::new(head), body, framing, cut: false }
+        Self { queue: Queue::new(head), body, framing, cut: false, pace: None }
+    }
+
+    /// The same, kept to a rate.
+    pub fn paced(self, pace: Option<Box<Pace>>) -> Self {
+        Self { pace, ..self }
     }
 
     /// The body ended before it should have, so the connection has to end.
     pub fn is_cut(&self) -> bool {
         self.cut
+    }
+
+    /// One write of what is queued: as much of it as may go now. It is as slow as the rate, or the client.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
+        let n = match &mut self.pace {
+            None => ready!(self.queue.slices(|slices| write(cx, slices)))?,
+            Some(pace) => {
+                let allowed = ready!(pace.poll_allowed(cx));
+                let n = ready!(self.queue.slices_within(allowed, |slices| write(cx, slices)))?;
+                pace.spend(n as u64);
+                n
+            }
+        };
+        self.queue.advance(n);
+        Poll::Ready(Ok(()))
     }
 
     /// Queues what there is of the body, as far as one write goes. Pending when more is to come.

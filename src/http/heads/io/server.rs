@@ -307,8 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
                 ready!(Pin::new(wire.stream()).poll_flush(cx))?;
                 return filled.map(Ok);
             }
-            let n = ready!(sending.queue.slices(|slices| wire.poll_write(cx, slices, side)))?;
-            sending.queue.advance(n);
+            ready!(sending.poll_write(cx, |cx, slices| wire.poll_write(cx, slices, side)))?;
         }
     }
 

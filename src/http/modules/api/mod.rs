@@ -217,7 +217,7 @@ fn get(exchange: &Exchange, version: u32, target: Target<'_>) -> Result<Answer, 
         Target::Servers(name) => servers::list(&*servers::group(http, name)?),
         Target::Server(name, id) => {
             let group = servers::group(http, name)?;
-            servers::configured(&group, &*servers::server(&group, id)?)
+            servers::configured(&group, &servers::server(&group, id)?)
         }
         Target::Nobody(code, text) => return Err(Fault::new(404, code, text)),
     };
@@ -240,9 +240,10 @@ async fn change(exchange: &mut Exchange, version: u32, target: Target<'_>) -> Re
         Target::Servers(name) => {
             servers::group(&http, name)?;
             let wish = servers::Wish::read(&body(exchange).await?)?;
-            let (group, peer) = edit(exchange, name, |group| wish.clone().add(group)).await?;
-            let place = format!("{}/{version}/http/upstreams/{}/servers/{}/", base(exchange), link(name), peer.id);
-            return Ok(Answer::Made(servers::configured(&group, &peer), place));
+            let (group, server) = edit(exchange, name, |group| wish.clone().add(group)).await?;
+            super::upstream::watch(&exchange.connection.worker.http());
+            let place = format!("{}/{version}/http/upstreams/{}/servers/{}/", base(exchange), link(name), server.id());
+            return Ok(Answer::Made(servers::configured(&group, &server), place));
         }
         Target::Server(name, id) if deletes => {
             let (group, ()) = edit(exchange, name, |group| servers::remove(group, id)).await?;
@@ -251,8 +252,8 @@ async fn change(exchange: &mut Exchange, version: u32, target: Target<'_>) -> Re
         Target::Server(name, id) => {
             servers::server(&*servers::group(&http, name)?, id)?;
             let wish = servers::Wish::read(&body(exchange).await?)?;
-            let (group, peer) = edit(exchange, name, |group| wish.clone().change(group, id)).await?;
-            return Ok(Answer::Object(200, servers::configured(&group, &peer)));
+            let (group, server) = edit(exchange, name, |group| wish.clone().change(group, id)).await?;
+            return Ok(Answer::Object(200, servers::configured(&group, &server)));
         }
         Target::Nobody(code, text) => return Err(Fault::new(404, code, text).into()),
         Target::Upstream(name) => upstreams::reset(&*servers::group(&http, name)?),

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::values::{Wants, parse_known_url, parse_time},
     http::Http,
-    upstream::{Address, Group, Peer, ServerLine, edit::Refused},
+    upstream::{Address, Group, Peer, ServerLine, edit::Refused, resolve::Resolved},
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -36,42 +36,74 @@ pub(super) fn number(id: &str) -> Result<u32, Fault> {
     number.ok_or_else(|| Fault::new(400, "UpstreamBadServerId", "invalid server ID"))
 }
 
+/// What a number stands for: a server, or a name that joined.
+pub(super) enum Server {
+    Peer(Arc<Peer>),
+    Name(Arc<Resolved>),
+}
+
+impl Server {
+    /// Its number.
+    pub(super) fn id(&self) -> u32 {
+        match self {
+            Self::Peer(peer) => peer.id,
+            // Every name that joins has one.
+            Self::Name(name) => name.id.unwrap_or_default(),
+        }
+    }
+}
+
 /// The server of a number.
 ///
 /// # Errors
 /// `UpstreamBadServerId`, `UpstreamServerNotFound`.
-pub(super) fn server(group: &Group, id: &str) -> Result<Arc<Peer>, Fault> {
-    group.peer(number(id)?).ok_or_else(|| missing(id))
+pub(super) fn server(group: &Group, id: &str) -> Result<Server, Fault> {
+    let number = number(id)?;
+    let name = || group.joined_name(number).map(|(_, name)| Server::Name(name));
+    group.peer(number).map(Server::Peer).or_else(name).ok_or_else(|| missing(id))
 }
 
 fn missing(id: &str) -> Fault {
     Fault::new(404, "UpstreamServerNotFound", format!("server with ID \"{id}\" does not exist"))
 }
 
-/// All servers, as they are configured.
+/// All servers, as they are configured: names that joined before the servers they stand for.
 pub(super) fn list(group: &Group) -> Json {
-    Json::List(group.peers().map(|peer| configured(group, &peer)).collect())
+    let names = group.joined_names().into_iter().map(|(_, name)| Server::Name(name));
+    let servers = names.chain(group.peers().map(Server::Peer));
+    Json::List(servers.map(|server| configured(group, &server)).collect())
 }
 
 /// One server, as it is configured.
-pub(super) fn configured(group: &Group, peer: &Peer) -> Json {
-    let line = &*peer.line;
-    let mut members: Members = vec![
-        ("id".into(), peer.id.into()),
-        ("server".into(), peer.name.clone().into()),
-        ("weight".into(), line.weight.into()),
-        ("max_conns".into(), line.max_conns.into()),
-        ("max_fails".into(), line.max_fails.into()),
-        ("fail_timeout".into(), format!("{}s", line.fail_timeout).into()),
-        ("slow_start".into(), time(line.slow_start).into()),
-        ("route".into(), line.route.clone().into()),
-        ("backup".into(), line.backup.into()),
-        ("down".into(), line.down.into()),
+pub(super) fn configured(group: &Group, server: &Server) -> Json {
+    let (text, line) = match server {
+        Server::Peer(peer) => (&peer.name, &*peer.line),
+        Server::Name(name) => (&name.line.server, &name.line),
+    };
+    let mut members: Members = vec![("id".into(), server.id().into()), ("server".into(), text.clone().into())];
+    if let Server::Name(name) = server
+        && let Some(service) = &name.service
+    {
+        members.push(("service".into(), service.clone().into()));
+    }
+    let parameters = [
+        ("weight", line.weight.into()),
+        ("max_conns", line.max_conns.into()),
+        ("max_fails", line.max_fails.into()),
+        ("fail_timeout", format!("{}s", line.fail_timeout).into()),
+        ("slow_start", time(line.slow_start).into()),
+        ("route", line.route.clone().into()),
+        ("backup", line.backup.into()),
+        ("down", line.down.into()),
     ];
+    members.extend(parameters.map(|(name, value)| (name.into(), value)));
     if line.drain {
         members.push(("drain".into(), true.into()));
     }
-    if let Some(name) = group.name_of(peer) {
+    if let Server::Peer(peer) = server
+        && let Some(name) = group.name_of(peer)
+    {
+        members.extend(name.id.map(|id| ("parent".into(), id.to_string().into())));
         members.push(("host".into(), name.host.clone().into()));
     }
     Json::Object(members)
@@ -85,7 +117,7 @@ fn time(millis: u64) -> String {
 /// What a request says of a server: the parameters it has, and no others.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Wish {
-    server: Option<(String, Address)>,
+    server: Option<Place>,
     weight: Option<u32>,
     max_conns: Option<u32>,
     max_fails: Option<u32>,
@@ -95,6 +127,13 @@ pub(super) struct Wish {
     backup: Option<bool>,
     down: Option<bool>,
     drain: Option<bool>,
+}
+
+/// Where a server is, as a request says it.
+#[derive(Clone, Debug, PartialEq)]
+enum Place {
+    Address(String, Address),
+    Name { server: String, host: String, port: u16, service: Option<String> },
 }
 
 impl Wish {
@@ -166,11 +205,15 @@ impl Wish {
         if service.is_some() && !url.addresses.is_empty() {
             return Err(bad(format!("service upstream \"{server}\" requires domain name")));
         }
-        let Some(address) = url.addresses.first() else {
-            let text = format!("no resolver defined to resolve \"{server}\": addresses only can be added at run time");
-            return Err(Fault::new(400, "UpstreamConfNoResolver", text));
-        };
-        self.server = Some((plain("server", server)?.to_owned(), address.clone()));
+        let server = plain("server", server)?.to_owned();
+        let service = service.map(|service| plain("service", service)).transpose()?.map(Into::into);
+        self.server = Some(match url.addresses.into_iter().next() {
+            Some(address) => Place::Address(server, address),
+            None => {
+                let host = String::from_utf8_lossy(&url.host).into_owned();
+                Place::Name { server, host, port: url.port, service }
+            }
+        });
         Ok(())
     }
 
@@ -178,16 +221,31 @@ impl Wish {
     ///
     /// # Errors
     /// What does not fit, and `None` inside where the group has been replaced by a reload.
-    pub(super) fn add(self, group: &Group) -> Result<Arc<Peer>, Option<Fault>> {
-        let Some((server, address)) = self.server.clone() else {
-            return Err(Some(Fault::format("missing \"server\" argument")));
-        };
+    pub(super) fn add(self, group: &Group) -> Result<Server, Option<Fault>> {
         self.suits(group)?;
-        let mut line = ServerLine { server, backup: self.backup == Some(true), ..ServerLine::default() };
-        self.apply(&mut line);
-        match group.add_once(line, &address) {
-            Ok((peer, true)) => Ok(peer),
-            Ok((_, false)) => Err(Some(Fault::new(409, "EntryExists", "entry exists"))),
+        let line = |server: &String| {
+            let backup = self.backup == Some(true);
+            let mut line = ServerLine { server: server.clone(), backup, ..ServerLine::default() };
+            self.apply(&mut line);
+            line
+        };
+        let added = match &self.server {
+            None => return Err(Some(Fault::format("missing \"server\" argument"))),
+            Some(Place::Address(server, address)) => {
+                group.add_once(line(server), address).map(|(peer, added)| added.then_some(Server::Peer(peer)))
+            }
+            Some(Place::Name { host, .. }) if group.resolving.servers.is_none() => {
+                let text = format!("no resolver defined to resolve \"{host}\"");
+                return Err(Some(Fault::new(400, "UpstreamConfNoResolver", text)));
+            }
+            Some(Place::Name { server, host, port, service }) => {
+                let name = Resolved::new(line(server), host.clone(), service.clone(), *port);
+                group.add_name(name).map(|name| name.map(Server::Name))
+            }
+        };
+        match added {
+            Ok(Some(server)) => Ok(server),
+            Ok(None) => Err(Some(exists())),
             Err(refused) => Err(refusal(refused, group, "")),
         }
     }
@@ -196,35 +254,57 @@ impl Wish {
     ///
     /// # Errors
     /// As [`Wish::add`].
-    pub(super) fn change(self, group: &Group, id: &str) -> Result<Arc<Peer>, Option<Fault>> {
-        let peer = server(group, id)?;
+    pub(super) fn change(self, group: &Group, id: &str) -> Result<Server, Option<Fault>> {
+        let server = server(group, id)?;
         self.suits(group)?;
-        if let Some(name) = group.name_of(&peer) {
-            let moves = self.server.as_ref().is_some_and(|(_, address)| *address != peer.address);
-            let weighs = name.service.is_some() && self.weight.is_some_and(|weight| weight != peer.line.weight);
-            let immutable = |code, what: &str| Fault::new(400, code, format!("server \"{id}\" {what} is immutable"));
-            if moves {
-                return Err(Some(immutable("UpstreamServerImmutable", "address")));
-            }
-            if weighs {
-                return Err(Some(immutable("UpstreamServerWeightImmutable", "weight")));
-            }
-        }
-        if self.backup.is_some_and(|backup| backup != peer.line.backup) {
+        let backup = match &server {
+            Server::Peer(peer) => peer.line.backup,
+            Server::Name(name) => name.line.backup,
+        };
+        if self.backup.is_some_and(|wanted| wanted != backup) {
             return Err(Some(Fault::format("\"backup\" cannot be changed")));
         }
-        let address = self.server.as_ref().map(|(_, address)| address.clone());
-        let moves = address.as_ref().filter(|address| **address != peer.address);
-        if moves.is_some_and(|address| group.peers().any(|other| other.address == *address)) {
-            return Err(Some(Fault::new(409, "EntryExists", "entry exists")));
+        match server {
+            Server::Peer(peer) => self.change_peer(group, id, &peer).map(Server::Peer),
+            Server::Name(name) => self.change_name(group, id, &name).map(Server::Name),
         }
-        let moves = moves.cloned();
-        let changed = group.change_to(peer.id, moves.clone(), |line| {
-            if let (Some((server, _)), Some(_)) = (&self.server, &moves) {
+    }
+
+    fn change_peer(self, group: &Group, id: &str, peer: &Peer) -> Result<Arc<Peer>, Option<Fault>> {
+        let place = match &self.server {
+            None => None,
+            Some(Place::Address(server, address)) => Some((server, address)),
+            Some(Place::Name { .. }) => {
+                return Err(Some(Fault::new(400, "UpstreamBadAddress", "invalid \"server\" argument")));
+            }
+        };
+        let moves = place.filter(|(_, address)| **address != peer.address);
+        if let Some(name) = group.name_of(peer) {
+            if moves.is_some() {
+                return Err(Some(immutable("UpstreamServerImmutable", id, "address")));
+            }
+            if name.service.is_some() && self.weight.is_some_and(|weight| weight != peer.line.weight) {
+                return Err(Some(immutable("UpstreamServerWeightImmutable", id, "weight")));
+            }
+        }
+        if moves.is_some_and(|(_, address)| group.peers().any(|other| other.address == *address)) {
+            return Err(Some(exists()));
+        }
+        let changed = group.change_to(peer.id, moves.map(|(_, address)| address.clone()), |line| {
+            if let Some((server, _)) = moves {
                 line.server.clone_from(server);
             }
             self.apply(line);
         });
+        changed.map_err(|refused| refusal(refused, group, id))
+    }
+
+    fn change_name(self, group: &Group, id: &str, name: &Resolved) -> Result<Arc<Resolved>, Option<Fault>> {
+        let same = |place: &Place| matches!(place, Place::Name { server, .. } if *server == name.line.server);
+        if self.server.as_ref().is_some_and(|place| !same(place)) {
+            return Err(Some(immutable("UpstreamServerImmutable", id, "address")));
+        }
+        let changed = group.change_name(name.id.unwrap_or_default(), |line| self.apply(line));
         changed.map_err(|refused| refusal(refused, group, id))
     }
 
@@ -274,12 +354,23 @@ const LONGEST: u64 = i32::MAX as u64 * 1000;
 /// # Errors
 /// As [`Wish::add`].
 pub(super) fn remove(group: &Group, id: &str) -> Result<(), Option<Fault>> {
-    let peer = server(group, id)?;
-    if group.name_of(&peer).is_some() {
-        let text = format!("server \"{id}\" not removable");
-        return Err(Some(Fault::new(400, "UpstreamServerImmutable", text)));
-    }
-    group.remove(peer.id).map(drop).map_err(|refused| refusal(refused, group, id))
+    let removed = match server(group, id)? {
+        Server::Name(name) => group.remove_name(name.id.unwrap_or_default()),
+        Server::Peer(peer) if group.name_of(&peer).is_some() => {
+            let text = format!("server \"{id}\" not removable");
+            return Err(Some(Fault::new(400, "UpstreamServerImmutable", text)));
+        }
+        Server::Peer(peer) => group.remove(peer.id).map(drop),
+    };
+    removed.map_err(|refused| refusal(refused, group, id))
+}
+
+fn exists() -> Fault {
+    Fault::new(409, "EntryExists", "entry exists")
+}
+
+fn immutable(code: &'static str, id: &str, what: &str) -> Fault {
+    Fault::new(400, code, format!("server \"{id}\" {what} is immutable"))
 }
 
 fn refusal(refused: Refused, group: &Group, id: &str) -> Option<Fault> {
@@ -336,7 +427,6 @@ mod tests {
             ("{\"server\":\"127.0.0.1:0\"}", "UpstreamBadAddress"),
             ("{\"server\":\"\"}", "UpstreamBadAddress"),
             ("{\"server\":\"unix:/a\\u0000b\"}", "UpstreamConfFormatError"),
-            ("{\"server\":\"app.example\"}", "UpstreamConfNoResolver"),
             ("{\"server\":\"127.0.0.1\",\"service\":\"http\"}", "UpstreamBadAddress"),
             ("{\"server\":\"a.example:80\",\"service\":\"http\"}", "UpstreamBadAddress"),
             ("{\"service\":\"\"}", "UpstreamBadService"),

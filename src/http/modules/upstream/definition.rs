@@ -197,9 +197,18 @@ impl Definition {
         if let Some(fault) = refused {
             return Err(fault);
         }
-        let resolving = self.resolving(names, &http.resolver)?;
+        let mut resolving = self.resolving(names, &http.resolver)?;
+        // Those of a file are as if they had joined: whoever added them may remove them.
+        let (kept, joined) = match self.inner.state {
+            Some(_) => std::mem::take(&mut resolving.names).into_iter().partition(|name| name.at_first),
+            None => (std::mem::take(&mut resolving.names), Vec::new()),
+        };
+        resolving.names = kept;
         let group = Group::with_names(self.name.clone(), lines.balance, lines.servers.clone(), resolving, dynamics);
         let mut group = group.map_err(|error| settling(error.to_string()))?;
+        for name in joined {
+            group.begin_with(name);
+        }
         let default = Keepalive::default();
         group.keepalive = Keepalive {
             connections: self.inner.keepalive.map_or(default.connections, |keepalive| keepalive.connections),

@@ -22,10 +22,16 @@ use std::{
 /// How long servers are believed that there is no such name, where `valid=` does not say.
 const NOBODY: u64 = 10;
 
-/// Begins to look up the names of a generation, unless another thread has begun before. Has to run inside a `LocalSet`.
+/// Begins to look up the names of a generation, and those that have joined it since, unless a thread has begun before. Has to run inside a `LocalSet`.
 pub fn watch(http: &Arc<Http>) {
     for (at, group) in http.upstreams.iter().enumerate() {
-        let Some(group) = group.as_ref().filter(|group| group.resolving.claim()) else { continue };
+        let Some(group) = group else { continue };
+        for (line, _) in group.joined_names().iter().filter(|(_, name)| name.claim()) {
+            tokio::task::spawn_local(follow(Arc::downgrade(http), at, *line));
+        }
+        if !group.resolving.claim() {
+            continue;
+        }
         for line in 0..group.resolving.names.len() {
             match group.resolving.names[line].at_first {
                 true => tokio::task::spawn_local(retry::follow(Arc::downgrade(http), at, line)),
@@ -41,12 +47,15 @@ async fn follow(http: Weak<Http>, at: usize, line: usize) {
     if let Some(http) = http.upgrade()
         && let Some(Some(group)) = http.upstreams.get(at)
     {
-        wait = Duration::from_secs(group.resolving.names[line].valid().saturating_sub(now()));
+        wait = Duration::from_secs(group.name(line).map_or(0, |name| name.valid()).saturating_sub(now()));
     }
     loop {
         tokio::time::sleep(wait).await;
         let Some(http) = http.upgrade() else { return };
         let Some(Some(group)) = http.upstreams.get(at) else { return };
+        if group.name(line).is_none_or(|name| name.is_gone()) {
+            return;
+        }
         wait = look_up(&http, group, line).await;
     }
 }
@@ -59,7 +68,7 @@ pub(super) fn now() -> u64 {
 /// Asks once, and says after which time to ask again.
 async fn look_up(http: &Arc<Http>, group: &Group, line: usize) -> Duration {
     let resolving = &group.resolving;
-    let (name, Some(servers)) = (&resolving.names[line], &resolving.servers) else { return NEVER };
+    let (Some(name), Some(servers)) = (group.name(line), &resolving.servers) else { return NEVER };
     let told = Arc::clone(http);
     let log: Log = Rc::new(move |trouble| told.log(Level::Err, &trouble.to_string()));
     let answer = match &name.service {
@@ -77,7 +86,7 @@ async fn look_up(http: &Arc<Http>, group: &Group, line: usize) -> Duration {
                 Err((_, failed)) => failed,
             };
             for (server, failure) in failed {
-                let during = format!("while resolving service {service} of {}", host(name));
+                let during = format!("while resolving service {service} of {}", host(&name));
                 http.log(Level::Err, &format!("{server} could not be resolved ({failure}) {during}"));
             }
             answer.map_err(|(failure, _)| failure).map(|found| {
@@ -94,7 +103,7 @@ async fn look_up(http: &Arc<Http>, group: &Group, line: usize) -> Duration {
     let (found, seconds): (Vec<Found>, u64) = match answer {
         Ok(answer) => answer,
         Err(failure) => {
-            http.log(Level::Err, &unresolved(name, failure));
+            http.log(Level::Err, &unresolved(&name, failure));
             if failure != Failure::NotFound {
                 // The last answer is better than none.
                 return resolving.timeout.max(Duration::from_secs(1));
@@ -103,8 +112,11 @@ async fn look_up(http: &Arc<Http>, group: &Group, line: usize) -> Duration {
         }
     };
     group.update(line, &found);
-    name.set_valid(now() + seconds);
-    name.set_answered(now());
+    // It may have got other parameters meanwhile.
+    if let Some(name) = group.name(line) {
+        name.set_valid(now() + seconds);
+        name.set_answered(now());
+    }
     Duration::from_secs(if seconds > 0 { seconds + 1 } else { 1 })
 }
 
