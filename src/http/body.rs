@@ -4,10 +4,11 @@ pub use super::request_body::{BodyLimits, RequestBody, RequestBodyError};
 
 use super::{exchange::Exchange, heads::Pieces};
 use crate::{observe::error_log::Level, upstream::body::UpstreamBody};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use rustix::{buffer::spare_capacity, io::pread};
 use std::{
     fs::File,
-    os::unix::fs::FileExt,
+    io,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -37,7 +38,7 @@ pub enum Body {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("reading the file failed: {0}")]
-    File(#[from] std::io::Error),
+    File(#[from] io::Error),
     /// The file is shorter than it was.
     #[error("the file was truncated while it was sent")]
     Truncated,
@@ -202,16 +203,16 @@ impl FileBody {
             return None;
         }
         let want = usize::try_from(self.left.min(FILE_PIECE)).unwrap_or(0);
-        let mut piece = BytesMut::zeroed(want);
-        match self.file.read_at(&mut piece, self.offset) {
+        let mut piece = Vec::with_capacity(want);
+        match pread(&self.file, spare_capacity(&mut piece), self.offset) {
             Ok(0) => Some(Err(BodyError::Truncated)),
-            Ok(got) => {
-                piece.truncate(got);
-                self.offset += got as u64;
-                self.left -= got as u64;
-                Some(Ok(piece.freeze()))
+            Ok(_) => {
+                piece.truncate(want);
+                self.offset += piece.len() as u64;
+                self.left -= piece.len() as u64;
+                Some(Ok(piece.into()))
             }
-            Err(error) => Some(Err(error.into())),
+            Err(error) => Some(Err(io::Error::from(error).into())),
         }
     }
 }

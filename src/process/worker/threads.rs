@@ -18,6 +18,7 @@ use tokio::{sync::mpsc as channel, task::LocalSet};
 
 use super::control::{Change, Changes, Current, Done, Listener, Thread};
 use crate::process::{
+    allocator,
     bundle::Handle,
     log::Log,
     needs::{Affinity, Endpoint, Needs},
@@ -243,6 +244,7 @@ fn run<P: Program>(
     wake: WakeHandle,
 ) {
     user::set_affinity(affinity, thread.index, &Log::default());
+    let _keeping = allocator::keep();
     match tokio::runtime::Builder::new_current_thread().enable_all().on_thread_unpark(turn::note).build() {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
