@@ -4,8 +4,8 @@ use super::{
     exchange::Exchange,
     files,
     modules::{
-        Settings, api, autoindex, brotli, dashboard, dav, empty_gif, fastcgi, gzip_static, index, memcached, metrics, proxy, random_index, scgi,
-        static_files, stub_status, tunnel, upstream_register, uwsgi, zstd,
+        Settings, api, autoindex, brotli, dashboard, dav, empty_gif, fastcgi, gzip_static, index, memcached, metrics,
+        proxy, random_index, scgi, static_files, stub_status, tunnel, upstream_register, uwsgi, zstd,
     },
     phase::{Break, Phase},
 };

@@ -94,9 +94,7 @@ impl Tally {
 
     /// Begins anew.
     pub fn reset(&self) {
-        for counter in
-            [&self.passed, &self.delayed, &self.rejected, &self.delayed_dry_run, &self.rejected_dry_run]
-        {
+        for counter in [&self.passed, &self.delayed, &self.rejected, &self.delayed_dry_run, &self.rejected_dry_run] {
             counter.reset();
         }
     }

@@ -3,9 +3,9 @@
 use std::{future::Future, path::PathBuf, sync::Arc};
 
 use super::{
-    keep::Keeper,
     files::{LogFile, LogFiles},
     invocation::Invocation,
+    keep::Keeper,
     log::Level,
     needs::{self, Needs},
     resources::Resources,

@@ -1,6 +1,10 @@
 //! One server of an upstream: where it is, what the `server` line says of it, and how it is doing.
 
-use super::{health::Health, load::Load, stats::{Numbers, Stats}};
+use super::{
+    health::Health,
+    load::Load,
+    stats::{Numbers, Stats},
+};
 pub use crate::config::values::{Address, ip_text};
 use md5::{Digest, Md5};
 use std::sync::{

@@ -158,7 +158,8 @@ fn a_silent_tunnel_is_closed_after_its_time() {
     connection.send(connect(&backend.address().to_string(), ""));
     let said = String::from_utf8(connection.read_to_end()).expect("text");
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("\r\n\r\n"), "{said}");
-    let words = ["[info]", "upstream timed out (110: Connection timed out) while proxying upgraded connection", "CONNECT"];
+    let words =
+        ["[info]", "upstream timed out (110: Connection timed out) while proxying upgraded connection", "CONNECT"];
     wait::until("it is logged", Duration::from_secs(5), || {
         server.error_log().lines().any(|line| words.iter().all(|word| line.contains(word)))
     });

@@ -33,7 +33,9 @@ mod trailers;
 
 pub use fields::{Field, Fields, same};
 pub use framing::Framing;
-pub use io::{Cut, Incoming, Meter, Pace, Pieces, Queue, Sending, ServerHandle, ServerSide, Stop, Tunnel, Wire, server};
+pub use io::{
+    Cut, Incoming, Meter, Pace, Pieces, Queue, Sending, ServerHandle, ServerSide, Stop, Tunnel, Wire, server,
+};
 pub use request::{Connection, Host, Limits, Refusal, RequestHead, ServerLimits, Stage};
 pub use response::{HeadError, ResponseHead};
 pub use trailers::trailers;

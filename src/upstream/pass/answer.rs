@@ -176,7 +176,10 @@ pub(super) fn respond(
         if job.passing.pass_trailers && head.chunked {
             let (own, passing) = (job.rules.hidden, job.passing);
             let (hide, pass) = (passing.hide_header.clone(), passing.pass_header.clone());
-            body.keep_trailers(passing.buffer_size.0, Box::new(move |name| is_hidden(name, meaning(name), own, &hide, &pass)));
+            body.keep_trailers(
+                passing.buffer_size.0,
+                Box::new(move |name| is_hidden(name, meaning(name), own, &hide, &pass)),
+            );
             response.passes_trailers = true;
         }
         response.body = Body::Upstream(body);

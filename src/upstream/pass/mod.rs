@@ -90,7 +90,14 @@ async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
                 let unknown = nobody == choose::Nobody::Live && job.group.is_unresolved();
                 let reason = Some(if unknown { Reason::Unresolved } else { nobody.reason() });
                 let peer = job.group.name.clone();
-                exchange.tries.push(Try { peer, status: 502, new_pass, response_ms: Some(0), reason, ..Try::default() });
+                exchange.tries.push(Try {
+                    peer,
+                    status: 502,
+                    new_pass,
+                    response_ms: Some(0),
+                    reason,
+                    ..Try::default()
+                });
                 let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
                 let asked = Asked { upstream: Some(&about), reason };
                 exchange.log_asked(Level::Err, &format!("{nobody} while connecting to upstream"), asked);
