@@ -3,7 +3,7 @@
 use super::{Api, send};
 use crate::support::backend::Backend;
 use crate::support::client::Connection;
-use crate::support::replaced;
+use crate::support::{machine, replaced};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
@@ -12,6 +12,7 @@ fn no_request_fails_while_servers_come_and_go_and_the_server_is_reloaded() {
     if replaced() {
         return;
     }
+    let _machine = machine();
     let rounds = std::env::var("TIDEGATE_API_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let peers = ["a", "b", "c"].map(Backend::named);
     let api = Api::new(

@@ -7,7 +7,7 @@ use crate::support::backend::Backend;
 use crate::support::client::{Connection, Request};
 use crate::support::component::need;
 use crate::support::program::Program;
-use crate::support::{replaced, wait};
+use crate::support::{machine, replaced, wait};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ fn changes(state: &str) {
     if replaced() || !need(&["wrk"]) {
         return;
     }
+    let _machine = machine();
     let (rate, seconds) = (number("TIDEGATE_API_RATE", 200), number("TIDEGATE_LOAD_SECONDS", 2));
     let peer = Backend::named("peer");
     let first = if state.is_empty() { format!("server {} max_fails=0;", peer.address()) } else { String::new() };

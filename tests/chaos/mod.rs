@@ -13,7 +13,7 @@ use crate::support::ports::free_port;
 use crate::support::program::Program;
 use crate::support::scratch::Scratch;
 use crate::support::wrk::Report;
-use crate::support::{binary, replaced, server, wait};
+use crate::support::{binary, machine, replaced, server, wait};
 use names::Names;
 use peer::{Mood, Peer};
 use rustix::process::Signal;
@@ -57,6 +57,7 @@ fn no_client_notices_what_happens_to_peers() {
     if replaced() || !need(&["wrk"]) {
         return;
     }
+    let _machine = machine();
     let seconds = std::env::var("TIDEGATE_CHAOS_SECONDS").ok().map(|text| text.parse().expect("a number"));
     let (report, rows, probe) = run(&binary(), true, seconds);
     print("with active checks", &report, &rows, &probe);

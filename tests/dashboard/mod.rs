@@ -9,9 +9,10 @@ use crate::support::ports::free_port;
 use crate::support::scratch::Scratch;
 use crate::support::server::Server;
 use crate::support::{client, wait};
-use crate::support::{project, replaced};
+use crate::support::{machine, project, replaced};
 use browser::Browser;
 use serde_json::Value;
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 /// A server with a dashboard over a writable API, two servers to balance between, and somebody who looks at it.
@@ -19,6 +20,8 @@ struct Scene {
     browser: Browser,
     server: Server,
     peers: [Backend; 2],
+    /// What the page does within its patience is looked at, not what it does where nothing comes in time.
+    _machine: MutexGuard<'static, ()>,
 }
 
 impl Scene {
@@ -27,9 +30,10 @@ impl Scene {
         if replaced() || !need(&["chromium", "chromedriver"]) {
             return None;
         }
+        let machine = machine();
         let (peers, port) = ([Backend::named("a"), Backend::named("b")], free_port());
         let body = Self::body(port, api, &peers);
-        Some(Self { browser: Browser::start(), server: Server::http(port, &body), peers })
+        Some(Self { browser: Browser::start(), server: Server::http(port, &body), peers, _machine: machine })
     }
 
     fn body(port: u16, api: &str, peers: &[Backend]) -> String {

@@ -7,11 +7,11 @@ use crate::support::backend::Backend;
 use crate::support::component::need;
 use crate::support::ports::free_port;
 use crate::support::program::Program;
-use crate::support::replaced;
 use crate::support::scratch::Scratch;
 use crate::support::server::Server;
 use crate::support::wait;
 use crate::support::wrk::Report;
+use crate::support::{machine, replaced};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ fn reloads_and_dying_peers_lose_no_request_and_nothing_piles_up() {
     if !need(&["wrk"]) {
         return;
     }
+    let _machine = machine();
     let seconds = setting("TIDEGATE_LOAD_SECONDS", 10);
     let reloads = setting("TIDEGATE_LOAD_RELOADS", 20);
     let mut mortal = Backend::named("mortal");

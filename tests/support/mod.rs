@@ -26,6 +26,7 @@ pub(crate) mod wrk;
 mod selftest;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The program under test.
 pub(crate) fn binary() -> PathBuf {
@@ -38,6 +39,12 @@ pub(crate) fn binary() -> PathBuf {
 /// Whether another program stands in tidegate's place, so that what only tidegate does cannot be asked of it.
 pub(crate) fn replaced() -> bool {
     std::env::var_os("TIDEGATE_TEST_BINARY").is_some()
+}
+
+/// Held by tests that keep the whole machine busy, and by those that a busy machine would disturb: one at a time.
+pub(crate) fn machine() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A file or folder of the project.

@@ -191,7 +191,8 @@ impl Definition {
                     scope.fault(fault);
                     names.push(name);
                 }
-                None => refused = refused.or(Some(fault)),
+                // Each is told, and the last of them ends it.
+                None => refused.replace(fault).into_iter().for_each(|earlier| scope.fault(earlier)),
             }
         }
         if let Some(fault) = refused {
