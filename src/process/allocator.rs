@@ -36,10 +36,11 @@ const LINES: usize = 128;
 /// How many sizes blocks are rounded up to: see [`shelf`].
 const SHELVES: usize = 32 + 8 + 28 + 8;
 
-/// How many blocks of a size are kept: 64 KB of the large ones.
+/// How many blocks of a size are kept, so that they last for the requests that come and go together: 256 KB of the large
+/// ones.
 const fn most(size: usize) -> usize {
-    let blocks = (64 << 10) / size;
-    if blocks < 32 { blocks } else { 32 }
+    let blocks = (256 << 10) / size;
+    if blocks < 256 { blocks } else { 256 }
 }
 
 /// Blocks of one size that were freed, the last one on top. Each holds the address of the one below it in its first word.
@@ -252,12 +253,12 @@ mod tests {
             // SAFETY: nothing is written, and every block is freed once.
             unsafe {
                 let keeping = keep();
-                let blocks: Vec<_> = (0..20).map(|_| Allocator.alloc(layout)).collect();
+                let blocks: Vec<_> = (0..60).map(|_| Allocator.alloc(layout)).collect();
                 for block in &blocks {
                     Allocator.dealloc(*block, layout);
                 }
-                let again: Vec<_> = (0..9).map(|_| Allocator.alloc(layout)).collect();
-                assert!(again.iter().eq(blocks[..9].iter().rev()));
+                let again: Vec<_> = (0..36).map(|_| Allocator.alloc(layout)).collect();
+                assert!(again.iter().eq(blocks[..36].iter().rev()));
                 for block in again {
                     Allocator.dealloc(block, layout);
                 }
