@@ -228,20 +228,25 @@ fn many_peers(dir: &Path, name: &str, port: u16, backend: u16) -> String {
     let mut text = head(dir, name);
     let kept = "keepalive 2048; keepalive_requests 100000000;";
     let _ = writeln!(text, "    upstream one {{ server 127.0.0.1:{backend}; {kept} }}");
-    for (method, line) in METHODS.iter().filter(|(method, _)| programs_know(name, method)) {
+    for (method, line) in METHODS.iter().filter(|(method, _)| knows(name, method)) {
         let _ = writeln!(text, "    upstream {method} {{ {line} {servers} {kept} }}");
     }
     let _ = writeln!(text, "    server {{\n        listen 127.0.0.1:{port} backlog=4096;");
     let _ = writeln!(text, "        location = /one {{ proxy_pass http://one/small; }}");
-    for (method, _) in METHODS.iter().filter(|(method, _)| programs_know(name, method)) {
+    for (method, _) in METHODS.iter().filter(|(method, _)| knows(name, method)) {
         let _ = writeln!(text, "        location = /{method} {{ proxy_pass http://{method}/small; }}");
     }
     text.push_str("    }\n}\n");
     text
 }
 
-/// `least_time` came with nginx 1.31.
-fn programs_know(name: &str, method: &str) -> bool {
+/// Whether a program has what a cell asks for.
+pub(crate) fn can(name: &str, cell: &Cell) -> bool {
+    !(cell.local && name == "haproxy") && knows(name, cell.path.trim_start_matches('/'))
+}
+
+/// Whether a program knows a method. `least_time` came with nginx 1.31, and Debian's is older.
+fn knows(name: &str, method: &str) -> bool {
     name != "nginx" || method != "least_time" || std::env::var_os("TIDEGATE_BENCH_NGINX").is_some()
 }
 

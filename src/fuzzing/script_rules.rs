@@ -62,10 +62,9 @@ pub(super) fn outcome(scripts: &[Vec<Statement>], target: Bytes) -> End {
         ..Request::default()
     };
     let mut run = Run::new(&mut request);
-    match run.script(&scripts[0]) {
-        Some(Stop::End(end)) => return end,
-        _ => request.location(),
-    };
+    if let Some(Stop::End(end)) = run.script(&scripts[0]) {
+        return end;
+    }
     for _ in 0..=10 {
         let Some(place) = request.location() else { return End::Content };
         let mut run = Run::new(&mut request);

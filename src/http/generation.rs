@@ -5,6 +5,7 @@ use super::{
     listener::{self, Listener},
     modules::{self, Settings, access_log},
     variables::{self, Definition},
+    worker,
     zones::{self, Zone},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     syntax::Block,
     upstream::Group,
 };
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 /// The `http` block, ready to answer.
 pub struct Http {
@@ -119,11 +120,12 @@ impl Http {
 
     /// Takes over the state of groups that the generation before had under the same name.
     pub fn adopt(&self, previous: &Self) {
+        let now = worker::wall_millis();
         for group in self.upstreams.iter().flatten() {
             let same = previous.upstreams.iter().flatten().find(|earlier| earlier.name == group.name);
             if let Some(earlier) = same {
                 group.adopt(earlier);
-                group.take_over_loads(earlier, SystemTime::now());
+                group.take_over_loads(earlier, now);
             }
         }
         previous.upstreams.iter().flatten().for_each(|earlier| earlier.loads.end());

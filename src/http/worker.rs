@@ -319,7 +319,7 @@ impl Worker {
     pub fn new(current: Current<Generation>) -> Self {
         let counts = Arc::new(Counts::default());
         ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counts));
-        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seed = wall();
         let here = std::ptr::from_ref(&counts) as u64;
         Self {
             current,
@@ -464,8 +464,18 @@ impl Default for Clock {
     }
 }
 
-fn wall() -> Duration {
+/// The wall time since the epoch, for those who have no [`Clock`].
+pub fn wall() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The same in milliseconds.
+pub fn wall_millis() -> u64 {
+    millis(wall())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Debug, Default)]
@@ -501,7 +511,7 @@ impl Clock {
 
     /// Milliseconds from a moment until now.
     pub fn millis_since(&self, moment: Instant) -> u64 {
-        u64::try_from(self.now.get().saturating_duration_since(moment).as_millis()).unwrap_or(u64::MAX)
+        millis(self.now.get().saturating_duration_since(moment))
     }
 
     /// Since the epoch.
@@ -511,7 +521,7 @@ impl Clock {
 
     /// Milliseconds since the epoch.
     pub fn millis(&self) -> u64 {
-        u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX)
+        millis(self.now())
     }
 
     /// Appends the `Date` field.

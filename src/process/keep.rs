@@ -16,7 +16,10 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    bundle::codec::{Malformed, Reader, Writer},
+    bundle::{
+        codec::{Malformed, Reader, Writer},
+        put_path, take_path,
+    },
     errno::Errno,
     signals::Waker,
 };
@@ -107,11 +110,8 @@ impl Keeper {
         self.waker.clear();
         let mut pieces = Vec::new();
         for (path, text) in self.texts().iter_mut() {
-            if text.sending.is_none()
-                && let Some(next) = text.next.take()
-            {
-                text.sending = Some((text.newest, next, 0));
-                pieces.extend(text.piece(path));
+            if text.sending.is_none() {
+                pieces.extend(text.start(path));
             }
         }
         pieces
@@ -128,9 +128,7 @@ impl Keeper {
         }
         text.done.send_replace(*number);
         text.sending = None;
-        let next = text.next.take()?;
-        text.sending = Some((text.newest, next, 0));
-        text.piece(&receipt.path)
+        text.start(&receipt.path)
     }
 
     fn texts(&self) -> MutexGuard<'_, HashMap<PathBuf, Text>> {
@@ -139,6 +137,12 @@ impl Keeper {
 }
 
 impl Text {
+    /// The first piece of the newest text, if one waits.
+    fn start(&mut self, path: &Path) -> Option<Piece> {
+        self.sending = Some((self.newest, self.next.take()?, 0));
+        self.piece(path)
+    }
+
     fn piece(&self, path: &Path) -> Option<Piece> {
         let (number, bytes, start) = self.sending.as_ref()?;
         let end = (start + PIECE).min(bytes.len());
@@ -155,7 +159,7 @@ impl Text {
 impl Piece {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.bytes(self.path.as_os_str().as_encoded_bytes());
+        put_path(&mut writer, &self.path);
         writer.number(self.number);
         writer.number(self.start as u64);
         writer.number(self.last.into());
@@ -166,7 +170,7 @@ impl Piece {
     pub(super) fn decode(message: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(message);
         Ok(Self {
-            path: path(reader.bytes()?),
+            path: take_path(&mut reader)?,
             number: reader.number()?,
             start: reader.small()?,
             last: reader.number()? != 0,
@@ -178,7 +182,7 @@ impl Piece {
 impl Receipt {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.bytes(self.path.as_os_str().as_encoded_bytes());
+        put_path(&mut writer, &self.path);
         writer.number(self.number);
         writer.bytes(&self.fault);
         writer.0
@@ -186,13 +190,8 @@ impl Receipt {
 
     pub(super) fn decode(message: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(message);
-        Ok(Self { path: path(reader.bytes()?), number: reader.number()?, fault: reader.bytes()?.to_vec() })
+        Ok(Self { path: take_path(&mut reader)?, number: reader.number()?, fault: reader.bytes()?.to_vec() })
     }
-}
-
-fn path(bytes: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    std::ffi::OsStr::from_bytes(bytes).into()
 }
 
 /// The master's end: texts of which pieces have come, by the file they are for.

@@ -55,14 +55,17 @@ impl Written {
 }
 
 impl Group {
+    /// Whether its method has a place for such a server.
+    pub(super) fn allows(&self, line: &ServerLine) -> Result<(), Refused> {
+        if line.backup && !self.balance.allows_backup() { Err(Refused::NoBackup) } else { Ok(()) }
+    }
+
     /// Adds a server for each address, with the parameters of one line; they come last among their kind.
     ///
     /// # Errors
     /// [`Refused::NoBackup`], [`Refused::Superseded`].
     pub fn add(&self, line: ServerLine, addresses: &[Address]) -> Result<Vec<Arc<Peer>>, Refused> {
-        if line.backup && !self.balance.allows_backup() {
-            return Err(Refused::NoBackup);
-        }
+        self.allows(&line)?;
         self.edit(|sets| {
             let (backup, line) = (line.backup, Arc::new(line));
             let join = |address: &Address| Arc::new(Peer::added(self.take_id(), Arc::clone(&line), address.clone()));
@@ -92,9 +95,7 @@ impl Group {
         address: &Address,
     ) -> Result<Option<(Arc<Peer>, bool)>, Refused> {
         let found = |peer: &Arc<Peer>| peer.address == *address;
-        if line.backup && !self.balance.allows_backup() {
-            return Err(Refused::NoBackup);
-        }
+        self.allows(&line)?;
         self.edit_if(|sets| {
             if let Some(there) = sets.iter().flatten().find(|peer| found(peer)) {
                 return Ok((false, Some((Arc::clone(there), false))));

@@ -212,21 +212,18 @@ impl Group {
         let before = previous.members();
         let mut peers = self.members().sets().map(<[_]>::to_vec);
         for (line, name) in self.resolving.names.iter().enumerate() {
-            let same = |earlier: &&Resolved| earlier.is_same_name(name);
-            let Some(at) = previous.resolving.names.iter().position(|earlier| same(&earlier)) else {
+            let at = previous.resolving.names.iter().position(|earlier| earlier.is_same_name(name));
+            if let Some(at) = at {
+                name.copy_validity(&previous.resolving.names[at]);
+            }
+            let known = |peer: &&Arc<Peer>| match at {
+                Some(_) => peer.found_by == at,
                 // Nobody knows it any more: it is who it was when somebody did.
-                if name.at_first {
-                    for (set, earlier) in peers.iter_mut().zip(before.sets()) {
-                        let known = earlier.iter().filter(|peer| name.was(peer));
-                        set.extend(known.map(|peer| Arc::new(name.renew(line, self.take_id(), peer))));
-                    }
-                }
-                continue;
+                None => name.at_first && name.was(peer),
             };
-            name.copy_validity(&previous.resolving.names[at]);
             for (set, earlier) in peers.iter_mut().zip(before.sets()) {
-                let found = earlier.iter().filter(|peer| peer.found_by == Some(at));
-                set.extend(found.map(|peer| Arc::new(name.renew(line, self.take_id(), peer))));
+                let known = earlier.iter().filter(known);
+                set.extend(known.map(|peer| Arc::new(name.renew(line, self.take_id(), peer))));
             }
         }
         self.replace(peers);
@@ -304,9 +301,9 @@ impl Group {
 
     /// Counts that a peer was chosen. To be called under the group's lock.
     pub(super) fn count_pick(&self, peer: &Peer, now: u64) {
-        if self.zone.is_some() {
+        if let Some(stats) = self.stats(peer) {
             self.picks.get_or_init(Box::default).push(peer.id);
-            peer.counted().choose(now);
+            stats.choose(now);
         }
     }
 

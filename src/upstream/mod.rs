@@ -14,6 +14,7 @@ pub mod connect;
 pub mod edit;
 pub mod failure;
 pub mod group;
+pub mod grpc;
 pub mod health;
 pub mod link;
 pub mod load;

@@ -70,9 +70,7 @@ impl Group {
     /// # Errors
     /// [`Refused::NoBackup`], [`Refused::Superseded`].
     pub fn add_name(&self, mut name: Resolved) -> Result<Option<Arc<Resolved>>, Refused> {
-        if name.line.backup && !self.balance.allows_backup() {
-            return Err(Refused::NoBackup);
-        }
+        self.allows(&name.line)?;
         self.edit_if(|_| {
             let same = |other: &Resolved| other.is_same_name(&name) && other.port == name.port;
             let mut joined = self.joined();

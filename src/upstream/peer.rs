@@ -216,7 +216,7 @@ impl Peer {
     }
 
     /// Where it is counted what it does.
-    pub fn counted(&self) -> &Stats {
+    pub(super) fn counted(&self) -> &Stats {
         self.live().stats.get_or_init(Box::default)
     }
 

@@ -12,7 +12,7 @@ use super::{
         answer::{AnswerBody, Dialect},
     },
 };
-use crate::http::heads::{Fields, ResponseHead};
+use crate::http::heads::ResponseHead;
 use bytes::{Bytes, BytesMut};
 use std::{
     future::poll_fn,
@@ -101,19 +101,11 @@ impl Line {
         Self { link: None, keep }
     }
 
-    /// Sends a whole request and reads the answer. A kept connection that turns out to be dead is replaced once, without
-    /// a word: that says nothing of the peer.
+    /// Asks, and reads the answer. A kept connection that turns out to be dead is replaced once, without a word: that says
+    /// nothing of the peer.
     ///
     /// # Errors
     /// Why there is no answer, in the words that requests have for it.
-    pub async fn ask(&mut self, target: &Target, request: &Bytes, head_only: bool) -> Result<Reply, Failure> {
-        self.put(target, &Question { head_only, ..Question::http(request.clone()) }).await
-    }
-
-    /// The same in any protocol.
-    ///
-    /// # Errors
-    /// As [`Line::ask`].
     pub async fn put(&mut self, target: &Target, question: &Question) -> Result<Reply, Failure> {
         let now = Instant::now();
         if let Some(mut link) = self.link.take()
@@ -179,17 +171,9 @@ async fn read_body(
     Ok(())
 }
 
-/// The head of a GET, down to the empty line. `fields` must not name `Host` or `Connection`.
-pub fn get(host: &[u8], uri: &[u8], fields: &Fields, keep: bool) -> Bytes {
-    let mut head = [b"GET ", uri, b" HTTP/1.1\r\nHost: ", host, b"\r\n"].concat();
-    if !keep {
-        head.extend_from_slice(b"Connection: close\r\n");
-    }
-    for field in fields {
-        head.extend_from_slice(&[&field.name[..], b": ", &field.value, b"\r\n"].concat());
-    }
-    head.extend_from_slice(b"\r\n");
-    head.into()
+/// The head of a GET over a connection of its own, down to the empty line.
+pub fn get(host: &[u8], uri: &[u8]) -> Bytes {
+    [b"GET ", uri, b" HTTP/1.1\r\nHost: ", host, b"\r\nConnection: close\r\n\r\n"].concat().into()
 }
 
 /// Asks once, over a connection of its own.
@@ -197,7 +181,7 @@ pub fn get(host: &[u8], uri: &[u8], fields: &Fields, keep: bool) -> Bytes {
 /// # Errors
 /// Why there is no answer.
 pub async fn ask(target: &Target, request: &Bytes) -> Result<Reply, Failure> {
-    Line::default().ask(target, request, false).await
+    Line::default().put(target, &Question::http(request.clone())).await
 }
 
 /// Whether a peer accepts connections.
@@ -278,7 +262,7 @@ mod tests {
             "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\nhello",
         ] {
             let (target, peer) = peer(vec![vec![answer]]);
-            let request = get(b"app", b"/up?x=1", &Fields::new(), false);
+            let request = get(b"app", b"/up?x=1");
             let reply = ask(&target, &request).await.unwrap();
             assert_eq!((reply.head.status, &reply.body[..], reply.cut), (200, &b"hello"[..], false), "{answer}");
             assert_eq!(peer.join().unwrap(), ["GET /up?x=1 HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n"]);
@@ -289,7 +273,7 @@ mod tests {
     async fn of_a_long_body_only_so_much_is_read() {
         let (mut target, _peer) = peer(vec![vec!["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"]]);
         target.body_size = 4;
-        let reply = ask(&target, &get(b"app", b"/", &Fields::new(), false)).await.unwrap();
+        let reply = ask(&target, &get(b"app", b"/")).await.unwrap();
         assert_eq!((&reply.body[..], reply.cut), (&b"hell"[..], true));
     }
 
@@ -298,7 +282,7 @@ mod tests {
         for needs_body in [true, false] {
             let (mut target, _peer) = peer(vec![vec!["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"]]);
             target.needs_body = needs_body;
-            let reply = ask(&target, &get(b"app", b"/", &Fields::new(), false)).await;
+            let reply = ask(&target, &get(b"app", b"/")).await;
             assert_eq!(reply.is_ok_and(|reply| reply.cut), !needs_body);
         }
     }
@@ -308,16 +292,16 @@ mod tests {
         let short = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n";
         let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
         let (target, peer) = peer(vec![vec![ok, ok], vec![ok], vec![ok], vec![short]]);
-        let request = get(b"app", b"/", &Fields::new(), true);
+        let request = Question::http(Bytes::from_static(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"));
         let mut line = Line::kept(Some(Duration::from_secs(60)));
         for _ in 0..2 {
-            assert_eq!(line.ask(&target, &request, false).await.unwrap().body, "ok");
+            assert_eq!(line.put(&target, &request).await.unwrap().body, "ok");
         }
         // The peer has closed it: the third goes over a new one.
-        assert_eq!(line.ask(&target, &request, false).await.unwrap().body, "ok");
+        assert_eq!(line.put(&target, &request).await.unwrap().body, "ok");
         line.keep = Some(Duration::ZERO);
-        assert_eq!(line.ask(&target, &request, false).await.unwrap().body, "ok");
-        assert!(matches!(line.ask(&target, &request, false).await, Err(Failure::Closed)));
+        assert_eq!(line.put(&target, &request).await.unwrap().body, "ok");
+        assert!(matches!(line.put(&target, &request).await, Err(Failure::Closed)));
         assert_eq!(peer.join().unwrap().len(), 5);
     }
 
@@ -325,7 +309,7 @@ mod tests {
     async fn nobody_there_and_nobody_answering_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
-        let request = get(b"app", b"/", &Fields::new(), false);
+        let request = get(b"app", b"/");
         let silent = Target::new(address.clone()).within(Duration::from_millis(20));
         assert!(matches!(ask(&silent, &request).await, Err(Failure::Timeout)));
         assert!(matches!(read_line(&silent, b"").await, Err(Failure::Timeout)));

@@ -5,8 +5,8 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicU64, AtomicUsize,
-            Ordering::{AcqRel, Acquire, Relaxed},
+            AtomicUsize,
+            Ordering::{AcqRel, Acquire},
         },
     },
     time::Duration,
@@ -28,7 +28,7 @@ pub struct Queue {
 pub(super) struct Line {
     waiting: AtomicUsize,
     /// How many found no place.
-    overflows: AtomicU64,
+    overflows: Counter<true>,
     /// How many nobody took in time.
     pub(super) timeouts: Counter<true>,
     /// How long those waited that were taken.
@@ -59,7 +59,7 @@ impl Queue {
 
     /// How many found no place.
     pub fn overflows(&self) -> u64 {
-        self.line().overflows.load(Relaxed)
+        self.line().overflows.get()
     }
 
     /// How many nobody took in time.
@@ -76,14 +76,14 @@ impl Queue {
     pub fn reset_overflows(&self) {
         self.line().timeouts.reset();
         self.line().waits.reset();
-        self.line().overflows.store(0, Relaxed);
+        self.line().overflows.reset();
     }
 
     /// A place in it, unless it is full. It is left when what comes back is dropped.
     pub fn enter(&self) -> Option<Place> {
         let room = |waiting| (waiting < self.most).then_some(waiting + 1);
         if self.line().waiting.fetch_update(AcqRel, Acquire, room).is_err() {
-            self.line().overflows.fetch_add(1, Relaxed);
+            self.line().overflows.up();
             return None;
         }
         Some(Place { line: Arc::clone(self.line()) })

@@ -3,7 +3,7 @@
 use super::{Api, send};
 use crate::support::backend::Backend;
 use crate::support::client::Connection;
-use crate::support::{machine, replaced};
+use crate::support::{machine, replaced, setting};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
@@ -13,7 +13,7 @@ fn no_request_fails_while_servers_come_and_go_and_the_server_is_reloaded() {
         return;
     }
     let _machine = machine();
-    let rounds = std::env::var("TIDEGATE_API_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+    let rounds = setting("TIDEGATE_API_ROUNDS").unwrap_or(30);
     let peers = ["a", "b", "c"].map(Backend::named);
     let api = Api::new(
         &format!("upstream app {{ zone app 64k; server {} max_fails=0; }}", peers[0].address()),

@@ -72,16 +72,11 @@ fn shown(servers: &Value) -> String {
 }
 
 fn send(port: u16, method: &str, target: &str, body: &str) -> Said {
-    let mut request = Request::post(target, "application/json", body);
-    if body.is_empty() {
-        request = Request::new(method, target);
-    }
-    request = request.with_method(method);
-    let answer = ask(port, &request);
-    let text = answer.text();
-    let body = match text.is_empty() {
-        true => Value::Null,
-        false => serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {target}: {error}: {text}")),
+    let request = match body {
+        "" => Request::new(method, target),
+        _ => Request::post(target, "application/json", body).with_method(method),
     };
+    let answer = ask(port, &request);
+    let body = if answer.body.is_empty() { Value::Null } else { answer.json() };
     Said { status: answer.status, body, answer }
 }

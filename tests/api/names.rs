@@ -1,9 +1,9 @@
 //! Servers that are added by a name: looked up while the server runs, and followed wherever they go.
 
 use super::{Api, send};
-use crate::chaos::names::Names;
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::{Request, ask};
+use crate::support::names::Names;
 use crate::support::{replaced, wait};
 use serde_json::json;
 use std::net::Ipv4Addr;

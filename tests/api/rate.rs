@@ -6,18 +6,12 @@ use super::{Api, send};
 use crate::support::backend::Backend;
 use crate::support::client::{Connection, Request};
 use crate::support::component::need;
-use crate::support::program::Program;
-use crate::support::{machine, replaced, wait};
-use std::process::Command;
+use crate::support::{machine, replaced, setting, wait, wrk};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// How many clients make the changes, each with servers of its own.
 const CLIENTS: u32 = 40;
-
-fn number(name: &str, otherwise: u32) -> u32 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
 
 #[test]
 fn so_many_changes_a_second_fail_no_request() {
@@ -34,7 +28,8 @@ fn changes(state: &str) {
         return;
     }
     let _machine = machine();
-    let (rate, seconds) = (number("TIDEGATE_API_RATE", 200), number("TIDEGATE_LOAD_SECONDS", 2));
+    let rate: u32 = setting("TIDEGATE_API_RATE").unwrap_or(200);
+    let seconds: u32 = setting("TIDEGATE_LOAD_SECONDS").unwrap_or(2);
     let peer = Backend::named("peer");
     let first = if state.is_empty() { format!("server {} max_fails=0;", peer.address()) } else { String::new() };
     let api =
@@ -44,10 +39,8 @@ fn changes(state: &str) {
         let body = format!("{{\"server\":\"{}\",\"max_fails\":0}}", peer.address());
         assert_eq!(send(api.port, "POST", servers, &body).status, 201);
     }
-    let mut command = Command::new("wrk");
-    command.args(["-c16", "-t1", &format!("-d{seconds}s"), &format!("http://127.0.0.1:{}/", api.port)]);
     let done = AtomicUsize::new(0);
-    let (mut wrk, began) = (Program::start("wrk", command), Instant::now());
+    let (mut wrk, began) = (wrk::start(port, &["-c16", &format!("-d{seconds}s")]), Instant::now());
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let done = &done;
@@ -55,12 +48,12 @@ fn changes(state: &str) {
                 let mut connection = Connection::open(port);
                 let mut ask = |method: &str, target: &str, body: &str, status: u16| {
                     let request = Request::post(target, "application/json", body).with_method(method);
-                    let answer = connection.ask(&request).expect(status);
+                    let answer = connection.ask(&request).expect(status).json();
                     let turn = done.fetch_add(1, SeqCst) as u64 + 1;
                     // Changes have their times over all clients together.
                     let due = Duration::from_micros(turn * 1_000_000 / u64::from(rate));
                     std::thread::sleep(due.saturating_sub(began.elapsed()));
-                    serde_json::from_str::<serde_json::Value>(&answer.text()).unwrap()
+                    answer
                 };
                 // Nobody is there: it is down from the beginning, or a request would have to try it.
                 let body = format!("{{\"server\":\"127.0.1.{}:1\",\"down\":true}}", client + 1);

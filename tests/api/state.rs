@@ -4,8 +4,7 @@ use super::{Api, send};
 use crate::support::client::{Request, ask};
 use crate::support::ports::free_port;
 use crate::support::scratch::Scratch;
-use crate::support::server::{Server, whole_file};
-use crate::support::{program, replaced, wait};
+use crate::support::{binary, measure, program, replaced, server, setting, wait};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -15,13 +14,14 @@ use std::time::Duration;
 
 const SERVERS: &str = "/http/upstreams/app/servers/";
 
-fn http(port: u16) -> String {
-    Api::body(port, "upstream app { zone app 64k; state app.conf; }", "location / { proxy_pass http://app; }")
-}
+const UPSTREAM: &str = "upstream app { zone app 64k; state app.conf; }";
+const PROXY: &str = "location / { proxy_pass http://app; }";
 
-fn start(dir: Scratch, port: u16) -> Api {
-    dir.write("nginx.conf", whole_file(&dir, &http(port)));
-    Api { server: Server::file_in(dir, port), port }
+/// A folder with the same that `Api::new` serves.
+fn folder(port: u16) -> Scratch {
+    let dir = Scratch::new();
+    dir.write("nginx.conf", server::whole_file(&dir, &Api::body(port, UPSTREAM, PROXY)));
+    dir
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn servers_are_kept_in_the_file_as_lines_and_come_back_from_it() {
     if replaced() {
         return;
     }
-    let api = start(Scratch::new(), free_port());
+    let api = Api::new(UPSTREAM, PROXY);
     let file = || api.server.dir().read("app.conf");
     assert_eq!(ask(api.port, &Request::get("/")).status, 502, "nobody is there yet");
     for body in
@@ -54,10 +54,10 @@ fn servers_are_kept_in_the_file_as_lines_and_come_back_from_it() {
     wait::until("it is known", wait::SOON, || api.get("/processes")["respawned"] == 1);
     assert_eq!(api.get(SERVERS), servers);
 
-    let (port, Api { mut server, .. }) = (api.port, api);
-    server.quit();
-    assert!(!wait::connectable(server.address()));
-    let again = crate::support::server::start(&crate::support::binary(), server.dir().path(), port);
+    let Api { server: mut first, port } = api;
+    first.quit();
+    assert!(!wait::connectable(first.address()));
+    let again = server::start(&binary(), first.dir().path(), port);
     assert_eq!(send(port, "GET", &format!("/api/9{SERVERS}"), "").body, servers);
     drop(again);
 }
@@ -67,10 +67,9 @@ fn a_file_that_is_wrong_refuses_the_start_and_says_where() {
     if replaced() {
         return;
     }
-    let (dir, port) = (Scratch::new(), free_port());
-    dir.write("nginx.conf", whole_file(&dir, &http(port)));
+    let dir = folder(free_port());
     dir.write("app.conf", "server 127.0.0.1:1;\nserver 127.0.0.1:2 wait=1;\n");
-    let command = crate::support::server::command(&crate::support::binary(), dir.path(), &["-t"]);
+    let command = server::command(&binary(), dir.path(), &["-t"]);
     let ran = program::run(command);
     assert_eq!(ran.code, Some(1));
     let text = format!("invalid parameter \"wait=1\" in {}/app.conf:2", dir.path().display());
@@ -135,15 +134,15 @@ fn whoever_is_killed_at_whatever_moment_the_file_is_whole_and_has_what_was_confi
     if replaced() {
         return;
     }
-    let kills: u32 = std::env::var("TIDEGATE_STATE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
-    let (dir, port) = (Scratch::new(), free_port());
+    let kills: u32 = setting("TIDEGATE_STATE_KILLS").unwrap_or(8);
+    let port = free_port();
+    let dir = folder(port);
     let file = dir.path().join("app.conf");
-    dir.write("nginx.conf", whole_file(&dir, &http(port)));
     for kill in 0..kills {
         std::fs::write(&file, "").unwrap();
-        let program = crate::support::server::start(&crate::support::binary(), dir.path(), port);
+        let program = server::start(&binary(), dir.path(), port);
         assert_eq!(send(port, "GET", "/api/9/", "").status, 200);
-        let workers = crate::support::measure::children(program.pid());
+        let workers = measure::children(program.pid());
         let over = AtomicBool::new(false);
         let known = std::thread::scope(|scope| {
             // A new worker numbers the servers anew.

@@ -57,13 +57,6 @@ fn until_asked(port: u16, name: &str) {
     wait::until(&format!("{name} is asked"), wait::SOON, || who(port) == name);
 }
 
-#[track_caller]
-fn until_logged(server: &Server, words: &[&str]) {
-    wait::until(&format!("{words:?} is in the log"), wait::SOON, || {
-        server.error_log().lines().any(|line| words.iter().all(|word| line.contains(word)))
-    });
-}
-
 fn register(port: u16, body: &str) -> Answer {
     client::ask(port, &Request::post("/assign-node", "application/json", body))
 }
@@ -79,7 +72,7 @@ fn the_peer_that_reports_the_least_gets_the_requests() {
     let check = "load_check uri=/status interval=50ms timeout=5s json=load;";
     let mut server = upstream(port, &format!("least_load; {check} {servers}"));
     until_asked(port, "b");
-    until_logged(&server, &["[notice]", &a.address().to_string(), "reports load 90"]);
+    server.expect_log(&["[notice]", &a.address().to_string(), "reports load 90"]);
     b.says(&json(95.0));
     until_asked(port, "c");
     // What is no number is known by nobody, and who answers no 2xx or 3xx is down.
@@ -89,15 +82,15 @@ fn the_peer_that_reports_the_least_gets_the_requests() {
     let (mut a, mut c) = (a, c);
     down(&mut a);
     until_asked(port, "b");
-    until_logged(&server, &["[notice]", &a.address().to_string(), "is down: connect() failed (111"]);
+    server.expect_log(&["[notice]", &a.address().to_string(), "is down: connect() failed (111"]);
     down(&mut c);
     let mut b = b;
     down(&mut b);
-    until_logged(&server, &["[notice]", &b.address().to_string(), "is down"]);
-    until_logged(&server, &["[notice]", &c.address().to_string(), "is down"]);
+    server.expect_log(&["[notice]", &b.address().to_string(), "is down"]);
+    server.expect_log(&["[notice]", &c.address().to_string(), "is down"]);
     client::get(port, "/").expect(502);
     a.backend.restart();
-    until_logged(&server, &["[notice]", &a.address().to_string(), "is up again"]);
+    server.expect_log(&["[notice]", &a.address().to_string(), "is up again"]);
     assert_eq!(who(port), "a");
     assert!(server.quit().success());
 }
@@ -113,7 +106,7 @@ fn even_a_lone_server_is_down_until_it_says_how_loaded_it_is_or_nobody_asks() {
     });
     let port = free_port();
     let server = upstream(port, &format!("load_check uri=/status interval=50ms; server {};", node.address()));
-    until_logged(&server, &["[notice]", "is down: status 500"]);
+    server.expect_log(&["[notice]", "is down: status 500"]);
     client::get(port, "/").expect(502);
     // So it is behind a reload, as long as somebody asks.
     server.reload();
@@ -135,10 +128,10 @@ fn who_does_not_answer_leaves_with_remove_and_is_asked_no_more() {
     let check = "load_check uri=/status interval=50ms timeout=5s fails=2 on_fail=remove;";
     let server = upstream(port, &format!("least_load; {check} {servers}"));
     until_asked(port, "a");
-    until_logged(&server, &[&b.address().to_string(), "reports load 2"]);
+    server.expect_log(&[&b.address().to_string(), "reports load 2"]);
     let mut a = a;
     a.backend.kill();
-    until_logged(&server, &["[notice]", &a.address().to_string(), "dropped: connect() failed (111"]);
+    server.expect_log(&["[notice]", &a.address().to_string(), "dropped: connect() failed (111"]);
     assert!(server.error_log().contains("does not say how loaded it is"));
     a.backend.restart();
     let (before, seen) = (a.backend.hits(), b.backend.hits());
@@ -149,7 +142,7 @@ fn who_does_not_answer_leaves_with_remove_and_is_asked_no_more() {
     assert_eq!(who(port), "b");
     assert_eq!(register(port, &format!("{{\"ip\":\"127.0.0.1\",\"port\":{}}}", a.address().port())).status, 200);
     until_asked(port, "a");
-    until_logged(&server, &[&a.address().to_string(), "reports load 1"]);
+    server.expect_log(&[&a.address().to_string(), "reports load 1"]);
 }
 
 #[test]
@@ -324,9 +317,9 @@ fn an_agent_sets_weight_drain_and_state_of_its_server() {
     settles("both again", 4);
     one.says("fail#disk is full\n");
     settles("down", 0);
-    until_logged(&server, &["[notice]", &a.address().to_string(), "is down, as its agent says: fail: disk is full"]);
+    server.expect_log(&["[notice]", &a.address().to_string(), "is down, as its agent says: fail: disk is full"]);
     one.says("nonsense\n");
-    until_logged(&server, &["has an agent that says nothing: \"nonsense\" means nothing"]);
+    server.expect_log(&["has an agent that says nothing: \"nonsense\" means nothing"]);
     assert_eq!(shares(), 0, "only `up` ends that");
     one.says("up\n");
     settles("up again", 4);

@@ -5,8 +5,7 @@ mod load;
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::{Connection, Request};
 use crate::support::ports::free_port;
-use crate::support::scratch::Scratch;
-use crate::support::server::{Server, whole_file};
+use crate::support::server::Server;
 use crate::support::{replaced, wait};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -34,14 +33,6 @@ impl Held {
     }
 }
 
-/// A server with several threads.
-fn serve(port: u16, body: &str) -> Server {
-    let dir = Scratch::new();
-    let text = whole_file(&dir, body).replace("worker_processes 1;", "worker_processes 3;");
-    dir.write("nginx.conf", text);
-    Server::file_in(dir, port)
-}
-
 fn ask(port: u16, count: usize) -> Vec<Connection> {
     let one = |_| {
         let mut connection = Connection::open(port);
@@ -62,7 +53,7 @@ fn served(connections: Vec<Connection>) -> usize {
 #[test]
 fn max_conns_holds_over_all_threads() {
     let (peer, port) = (Held::new(), free_port());
-    let _server = serve(
+    let _server = Server::threaded(
         port,
         &format!(
             "upstream u {{ zone z 64k; server {} max_conns=3; }} \
@@ -83,7 +74,7 @@ fn a_queue_holds_so_many_requests_until_a_peer_is_free() {
         return;
     }
     let (peer, port) = (Held::new(), free_port());
-    let _server = serve(
+    let _server = Server::threaded(
         port,
         &format!(
             "upstream u {{ server {} max_conns=1; queue 2; }} \
@@ -115,7 +106,7 @@ fn nobody_waits_in_a_queue_beyond_its_timeout() {
         return;
     }
     let (peer, port) = (Held::new(), free_port());
-    let server = serve(
+    let server = Server::threaded(
         port,
         &format!(
             "upstream u {{ server {} max_conns=1; queue 9 timeout=100ms; }} \
@@ -150,7 +141,7 @@ fn sessions_that_were_learned_outlive_a_reload() {
         a.address(),
         b.address()
     );
-    let server = serve(port, &body);
+    let server = Server::threaded(port, &body);
     let ask = |path: &str, cookie: &str| {
         Connection::open(port).ask(&Request::get(path).header("Cookie", cookie)).expect(200).text()
     };
@@ -167,7 +158,7 @@ fn sessions_that_were_learned_outlive_a_reload() {
 fn a_switched_connection_keeps_its_peer_in_use() {
     let echo = || Backend::start(|_| Reply::UpgradeAndEcho);
     let (a, b, port) = (echo(), echo(), free_port());
-    let _server = serve(
+    let _server = Server::threaded(
         port,
         &format!(
             "upstream u {{ zone z 64k; server {} max_conns=1; server {} max_conns=1; }} \

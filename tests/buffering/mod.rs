@@ -229,7 +229,7 @@ fn a_peer_that_says_too_much_is_heard_no_further() {
         ("/behind", "upstream sent data after final chunk while reading upstream"),
     ] {
         assert_eq!(Connection::open(port).get(path).text(), "hello");
-        until(text, SOON, || server.error_log().contains(text));
+        server.expect_log(&[text]);
     }
     assert_eq!(Connection::open(port).get("/fine").text(), "/fine");
     assert_eq!(backend.connections(), 3);

@@ -5,22 +5,19 @@
 //! an nginx that knows `server … resolve` (1.27.3 and later), the same goes through that, too: without checks, as it has
 //! none. What is seen is printed as a table: `cargo test --test main -- chaos --nocapture`.
 
-pub(crate) mod names;
 mod peer;
 
 use crate::support::component::need;
+use crate::support::names::Names;
 use crate::support::ports::free_port;
-use crate::support::program::Program;
 use crate::support::scratch::Scratch;
-use crate::support::wrk::Report;
-use crate::support::{binary, machine, replaced, server, wait};
-use names::Names;
+use crate::support::wrk::{self, Report};
+use crate::support::{binary, machine, replaced, server, setting, wait};
 use peer::{Mood, Peer};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -58,7 +55,7 @@ fn no_client_notices_what_happens_to_peers() {
         return;
     }
     let _machine = machine();
-    let seconds = std::env::var("TIDEGATE_CHAOS_SECONDS").ok().map(|text| text.parse().expect("a number"));
+    let seconds = setting("TIDEGATE_CHAOS_SECONDS");
     let (report, rows, probe) = run(&binary(), true, seconds);
     print("with active checks", &report, &rows, &probe);
     if let Some(nginx) = std::env::var_os("TIDEGATE_CHAOS_NGINX").map(PathBuf::from) {
@@ -87,9 +84,7 @@ fn run(program: &Path, checks: bool, seconds: Option<u64>) -> (Report, Vec<Row>,
         peers.iter().all(|peer| peer.answered() > 0)
     });
 
-    let mut command = Command::new("wrk");
-    command.args(["-c32", "-t1", "-d3600s", "--timeout", "30s", &format!("http://127.0.0.1:{port}/")]);
-    let mut wrk = Program::start("wrk", command);
+    let mut wrk = wrk::start(port, &["-c32", "-d3600s", "--timeout", "30s"]);
     let probe = Probe::start(port);
     let began = Instant::now();
     let mut rows = Vec::new();

@@ -45,7 +45,7 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
         let mut browser = Self { session: String::new(), port, driver, _folder: folder };
-        let made = browser.ask("POST", "/session", &wanted);
+        let made = browser.ask("/session", &wanted);
         browser.session = format!("/session/{}", made["sessionId"].as_str().expect("a session"));
         browser
     }
@@ -111,27 +111,22 @@ impl Browser {
         sent.filter_map(|event| event["message"]["params"]["request"]["url"].as_str().map(ToOwned::to_owned)).collect()
     }
 
-    fn devtools(&self, command: &str, parameters: &Value) -> Value {
-        self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
+    fn devtools(&self, command: &str, parameters: &Value) {
+        self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }));
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
-        self.ask("POST", &format!("{}{path}", self.session), body)
+        self.ask(&format!("{}{path}", self.session), body)
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
-        let answer = self.exchange(method, path, body);
+    fn ask(&self, path: &str, body: &Value) -> Value {
+        let answer = self.exchange(Request::post(path, "application/json", body.to_string()));
         let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        assert_eq!(answer.status, 200, "{method} {path}: {}", told["value"]["message"]);
+        assert_eq!(answer.status, 200, "{path}: {}", told["value"]["message"]);
         told["value"].clone()
     }
 
-    fn exchange(&self, method: &str, path: &str, body: &Value) -> Answer {
-        let text = body.to_string();
-        let request = match method {
-            "POST" => Request::post(path, "application/json", &text),
-            _ => Request::new(method, path),
-        };
+    fn exchange(&self, request: Request) -> Answer {
         Connection::open(self.port).ask(&request.header("Connection", "close"))
     }
 }
@@ -140,7 +135,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // Chromium ends with its session; without one it has not been started.
         if self.driver.running() && !self.session.is_empty() {
-            self.exchange("DELETE", &self.session, &Value::Null);
+            self.exchange(Request::new("DELETE", &self.session));
         }
     }
 }

@@ -6,12 +6,12 @@ use crate::support::component::schemathesis;
 use crate::support::ports::free_port;
 use crate::support::program::run_within;
 use crate::support::server::Server;
-use crate::support::{project, replaced};
+use crate::support::{project, replaced, setting};
 use std::process::Command;
 use std::time::Duration;
 
 /// How many questions are made up for each operation; `TIDEGATE_API_EXAMPLES` says otherwise.
-const EXAMPLES: &str = "6";
+const EXAMPLES: u32 = 6;
 
 #[test]
 fn the_api_does_what_its_description_says() {
@@ -41,7 +41,7 @@ fn agrees(api: &str) {
     );
     let server = Server::http(port, &body);
     client::get(port, "/").expect(200);
-    let examples = std::env::var("TIDEGATE_API_EXAMPLES").unwrap_or_else(|_| EXAMPLES.to_owned());
+    let examples = setting("TIDEGATE_API_EXAMPLES").unwrap_or(EXAMPLES).to_string();
     let url = format!("http://127.0.0.1:{port}/under/api");
     let mut command = Command::new(&program);
     command.arg("--config-file").arg(project("fixtures/api/schemathesis.toml")).arg("run");

@@ -2,11 +2,12 @@
 
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::{Connection, Request};
+use crate::support::names::Names;
 use crate::support::ports::free_port;
 use crate::support::server::Server;
 use crate::support::{replaced, wait};
 use rustix::process::Signal;
-use std::net::UdpSocket;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -47,11 +48,6 @@ fn ask(port: u16) -> String {
     if answer.status == 200 { answer.text() } else { answer.status.to_string() }
 }
 
-/// Waits until the error log says so.
-fn logged(server: &Server, text: &str) {
-    wait::until(&format!("the log says {text:?}"), wait::SOON, || server.error_log().contains(text));
-}
-
 /// Waits until everybody who answers is one of these.
 fn until_only(port: u16, names: &[&str]) {
     wait::until(&format!("only {names:?} answer"), wait::SOON, || {
@@ -74,18 +70,21 @@ fn a_peer_that_fails_its_check_leaves_and_comes_back() {
     b.is(false);
     until_only(port, &["a"]);
     let about = |peer: &Peer| format!("health check \"\" of peer {} in upstream \"u\"", peer.backend.address());
-    logged(&server, &format!("peer is unhealthy while checking status code, {}", about(&b)));
+    server.expect_log(&[&format!("peer is unhealthy while checking status code, {}", about(&b))]);
     b.is(true);
     until_only(port, &["a", "b"]);
-    logged(&server, &format!("peer is healthy while checking status code, {}", about(&b)));
+    server.expect_log(&[&format!("peer is healthy while checking status code, {}", about(&b))]);
     a.backend.kill();
     until_only(port, &["b"]);
-    logged(&server, &format!("connect() failed (111: Connection refused) while connecting to upstream, {}", about(&a)));
-    logged(&server, &format!("peer is unhealthy while connecting to upstream, {}", about(&a)));
+    server.expect_log(&[&format!(
+        "connect() failed (111: Connection refused) while connecting to upstream, {}",
+        about(&a)
+    )]);
+    server.expect_log(&[&format!("peer is unhealthy while connecting to upstream, {}", about(&a))]);
     // Nobody is asked while nobody is well, not even the last.
     b.is(false);
     until_only(port, &["502"]);
-    logged(&server, "no live upstreams while connecting to upstream");
+    server.expect_log(&["no live upstreams while connecting to upstream"]);
     a.backend.restart();
     until_only(port, &["a"]);
 }
@@ -107,7 +106,7 @@ fn a_mandatory_peer_waits_until_its_check_has_passed_so_many_times() {
     until_only(port, &["a"]);
     let passed = peer.backend.requests().iter().filter(|request| request.target() == "/up").count();
     assert!(passed >= 3, "{passed}");
-    logged(&server, "peer is healthy while checking status code");
+    server.expect_log(&["peer is healthy while checking status code"]);
 }
 
 #[test]
@@ -127,7 +126,7 @@ fn what_a_match_says_is_what_counts() {
     peer.is(false);
     until_only(port, &["502"]);
     let text = "peer is unhealthy while checking body, health check \"fine\" of peer";
-    logged(&server, text);
+    server.expect_log(&[text]);
     peer.is(true);
     until_only(port, &["a"]);
 }
@@ -146,7 +145,7 @@ fn a_check_of_another_port_sees_whether_somebody_listens_there() {
     side.backend.kill();
     until_only(port, &["502"]);
     let end = format!("in upstream \"u\", port {}", side.backend.address().port());
-    logged(&server, &end);
+    server.expect_log(&[&end]);
     side.backend.restart();
     until_only(port, &["a"]);
 }
@@ -206,42 +205,6 @@ fn who_was_unhealthy_stays_so_over_a_reload() {
     until_only(port, &["a", "b"]);
 }
 
-/// A name server that knows one name, once it is told to: it is 127.0.0.1.
-struct Names {
-    port: u16,
-    known: Arc<AtomicBool>,
-}
-
-impl Names {
-    fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let known = Arc::new(AtomicBool::new(false));
-        let own = Arc::clone(&known);
-        // It ends with the test.
-        std::thread::spawn(move || {
-            let mut packet = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut packet) {
-                let _ = socket.send_to(&answer(&packet[..length], own.load(SeqCst)), from);
-            }
-        });
-        Self { port, known }
-    }
-}
-
-/// The answer to a question: an address, none of that type, or that there is no such name (RFC 1035, section 4).
-fn answer(question: &[u8], known: bool) -> Vec<u8> {
-    let name = question[12..].iter().position(|byte| *byte == 0).unwrap() + 13;
-    let is_a = question[name..name + 2] == [0, 1];
-    let answers = u8::from(known && is_a);
-    let mut packet = [&question[..2], &[0x81, if known { 0x80 } else { 0x83 }, 0, 1, 0, answers, 0, 0, 0, 0]].concat();
-    packet.extend_from_slice(&question[12..name + 4]);
-    if answers > 0 {
-        packet.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
-    }
-    packet
-}
-
 #[test]
 fn a_server_whose_name_nobody_knows_at_the_start_is_found_later() {
     if replaced() {
@@ -261,11 +224,11 @@ fn a_server_whose_name_nobody_knows_at_the_start_is_found_later() {
     let tested = server.cli(&["-t"]);
     assert!(tested.stderr.contains(&warning) && tested.stderr.contains("test is successful"), "{}", tested.stderr);
     assert_eq!(ask(port), "502");
-    names.known.store(true, SeqCst);
+    names.set("later.invalid", Ipv4Addr::LOCALHOST);
     until_only(port, &["a"]);
-    logged(&server, "later.invalid resolves to 127.0.0.1 now, in upstream \"u\"");
+    server.expect_log(&["later.invalid resolves to 127.0.0.1 now, in upstream \"u\""]);
     // It stays known over a reload, whatever the name server says then.
-    names.known.store(false, SeqCst);
+    names.forget("later.invalid");
     server.signal(Signal::HUP);
     for _ in 0..20 {
         assert_eq!(ask(port), "a");

@@ -6,18 +6,11 @@
 use crate::support::backend::Backend;
 use crate::support::component::need;
 use crate::support::ports::free_port;
-use crate::support::program::Program;
 use crate::support::scratch::Scratch;
 use crate::support::server::Server;
-use crate::support::wait;
-use crate::support::wrk::Report;
-use crate::support::{machine, replaced};
-use std::process::Command;
+use crate::support::wrk::{self, Report};
+use crate::support::{machine, replaced, setting, wait};
 use std::time::{Duration, Instant};
-
-fn setting(name: &str, default: u32) -> u32 {
-    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
-}
 
 #[test]
 fn reloads_and_dying_peers_lose_no_request_and_nothing_piles_up() {
@@ -25,8 +18,8 @@ fn reloads_and_dying_peers_lose_no_request_and_nothing_piles_up() {
         return;
     }
     let _machine = machine();
-    let seconds = setting("TIDEGATE_LOAD_SECONDS", 10);
-    let reloads = setting("TIDEGATE_LOAD_RELOADS", 20);
+    let seconds = setting("TIDEGATE_LOAD_SECONDS").unwrap_or(10);
+    let reloads = setting("TIDEGATE_LOAD_RELOADS").unwrap_or(20);
     let mut mortal = Backend::named("mortal");
     let (second, third) = (Backend::named("second"), Backend::named("third"));
     let port = free_port();
@@ -69,9 +62,7 @@ fn reloads_and_dying_peers_lose_no_request_and_nothing_piles_up() {
 
 /// `wrk -c64` for so many seconds, with so many reloads evenly between, and the peer killed and restarted every second.
 fn stress(server: &Server, mortal: &mut Backend, seconds: u32, reloads: u32) -> Report {
-    let mut command = Command::new("wrk");
-    command.args(["-c64", "-t1", &format!("-d{seconds}s"), &format!("http://127.0.0.1:{}/", server.port())]);
-    let mut wrk = Program::start("wrk", command);
+    let mut wrk = wrk::start(server.port(), &["-c64", &format!("-d{seconds}s")]);
     let began = Instant::now();
     let pause = Duration::from_secs(seconds.into()) / (reloads + 1);
     let (mut done, mut halves) = (0, 0);

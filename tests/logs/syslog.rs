@@ -4,7 +4,6 @@ use crate::support::client;
 use crate::support::ports::free_port;
 use crate::support::replaced;
 use crate::support::server::Server;
-use crate::support::wait;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -59,7 +58,7 @@ fn a_syslog_server_that_is_not_there_costs_lines_and_nothing_else() {
     let server = with_main_log(port, "", "access_log syslog:server=unix:log.sock; location / { return 200 x; }");
     client::get(port, "/").expect(200);
     // The line is written behind the answer.
-    wait::until("it is told", wait::SOON, || server.error_log().contains("send() to syslog failed"));
+    server.expect_log(&["send() to syslog failed"]);
     let log = server.error_log();
     assert!(log.contains("[alert]") && log.contains("connect() failed (2: No such file or directory)"), "{log}");
     assert!(log.contains(" while logging to syslog, server: unix:log.sock"), "{log}");

@@ -6,8 +6,7 @@ mod scrapers;
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::Connection;
 use crate::support::ports::free_port;
-use crate::support::scratch::Scratch;
-use crate::support::server::{Server, whole_file};
+use crate::support::server::Server;
 use crate::support::{replaced, wait};
 use rustix::process::Signal;
 
@@ -34,14 +33,11 @@ impl Page {
 
 /// A server of several threads, with a page of metrics beside what it serves.
 fn serve(port: u16, http: &str, server: &str) -> Server {
-    let dir = Scratch::new();
-    dir.write("nginx.conf", file(&dir, port, http, server));
-    Server::file_in(dir, port)
+    Server::threaded(port, &body(port, http, server))
 }
 
-fn file(dir: &Scratch, port: u16, http: &str, server: &str) -> String {
-    let body = format!("{http} server {{ listen 127.0.0.1:{port}; {server} location = /metrics {{ metrics; }} }}");
-    whole_file(dir, &body).replace("worker_processes 1;", "worker_processes 3;")
+fn body(port: u16, http: &str, server: &str) -> String {
+    format!("{http} server {{ listen 127.0.0.1:{port}; {server} location = /metrics {{ metrics; }} }}")
 }
 
 #[test]
@@ -178,15 +174,14 @@ fn a_reload_that_is_refused_is_told_while_the_old_configuration_serves() {
     let port = free_port();
     let server = serve(port, "", "");
     for broken in ["no_such_directive;", "proxy_pass http://nowhere.invalid;"] {
-        let text = file(server.dir(), port, "", &format!("location / {{ {broken} }}"));
-        server.dir().write("nginx.conf", text);
+        server.rewrite(&body(port, "", &format!("location / {{ {broken} }}")));
         server.signal(Signal::HUP);
         let failures = |page: &Page| page.number("tidegate_config_reloads_total{result=\"failure\"}");
         let expected = if broken.starts_with("no") { 1 } else { 2 };
         wait::until("the failure is told", wait::SOON, || failures(&Page::of(port)) == expected);
     }
     assert_eq!(Page::of(port).number("tidegate_config_last_reload_successful"), 0);
-    server.dir().write("nginx.conf", file(server.dir(), port, "", ""));
+    server.rewrite(&body(port, "", ""));
     server.reload();
     let page = Page::of(port);
     assert_eq!(page.number("tidegate_config_last_reload_successful"), 1);

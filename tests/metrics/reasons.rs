@@ -4,7 +4,6 @@ use super::Page;
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::{Connection, Request};
 use crate::support::ports::free_port;
-use crate::support::scratch::Scratch;
 use crate::support::server::Server;
 use crate::support::{replaced, wait};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -163,10 +162,7 @@ fn a_kept_connection_that_died_is_told_apart_from_a_peer_that_fails() {
     let port = free_port();
     let http = format!("upstream u {{ zone u 64k; server {}; keepalive 8; }}", peer.address());
     let server = "location / { proxy_pass http://u; add_header X-Reason $upstream_failure_reason always; }";
-    let dir = Scratch::new();
-    let text = super::file(&dir, port, &http, server).replace("worker_processes 3;", "worker_processes 1;");
-    dir.write("nginx.conf", text);
-    let _server = Server::file_in(dir, port);
+    let _server = Server::http(port, &super::body(port, &http, server));
     let mut connection = Connection::open(port);
     connection.get("/").expect(200);
     // It may be repeated: the client sees nothing of it.

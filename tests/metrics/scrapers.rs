@@ -77,10 +77,9 @@ fn the_exporter_reads_our_status_and_api_and_says_what_our_page_says() {
     }
     let (peer, port) = (Backend::named("peer"), free_port());
     let _server = serve(port, &http(&peer), SERVER);
-    for _ in 0..3 {
+    for _ in 0..4 {
         Connection::open(port).get("/").expect(200);
     }
-    Connection::open(port).get("/").expect(200);
     let status = exported(&[format!("-nginx.scrape-uri=http://127.0.0.1:{port}/status")]);
     assert!(status.contains("nginx_up 1\n"), "{status}");
     let plus = exported(&["-nginx.plus".to_owned(), format!("-nginx.scrape-uri=http://127.0.0.1:{port}/api")]);

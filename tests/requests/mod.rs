@@ -53,7 +53,7 @@ fn hints_beyond_the_buffer_are_kept_back() {
     let text = String::from_utf8(raw).unwrap();
     assert_eq!(text.matches("103 Early Hints").count(), 1, "{text}");
     assert!(text.ends_with("\r\n\r\nok"), "{text}");
-    wait::until("it is told", wait::SOON, || server.error_log().contains("upstream sent too big early hints"));
+    server.expect_log(&["upstream sent too big early hints"]);
 }
 
 #[test]

@@ -6,7 +6,6 @@ use crate::support::client::{Connection, Request};
 use crate::support::ports::free_port;
 use crate::support::{client, wait};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 const LOG: &str = "log_format tunnel '$status $body_bytes_sent [$upstream_addr] [$upstream_status] $upstream_bytes_sent \
                    $upstream_bytes_received $upstream_response_length $remote_user $request';";
@@ -160,9 +159,7 @@ fn a_silent_tunnel_is_closed_after_its_time() {
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("\r\n\r\n"), "{said}");
     let words =
         ["[info]", "upstream timed out (110: Connection timed out) while proxying upgraded connection", "CONNECT"];
-    wait::until("it is logged", Duration::from_secs(5), || {
-        server.error_log().lines().any(|line| words.iter().all(|word| line.contains(word)))
-    });
+    server.expect_log(&words);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! An HTTP/1.1 client: the bytes it is given go out as they are, answers are read strictly.
 
+use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -68,6 +69,15 @@ impl Answer {
     /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// What the body says in JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// `HTTP/1.1 200 OK`.

@@ -4,6 +4,7 @@
 //! - [`daemon::Daemon`] is the same as a daemon, found by its pid file.
 //! - [`container::Container`] runs it as a tutorial's reader does: own file tree, own network, port 80.
 //! - [`backend::Backend`] is an upstream server in a thread of the test, [`program::Program`] a real one.
+//! - [`names::Names`] is a name server.
 //! - [`client`] sends bytes and reads answers; [`wait::until`] waits for a condition, never blindly.
 //! - [`component::need`] tells what else must be installed.
 //!
@@ -16,6 +17,7 @@ pub(crate) mod component;
 pub(crate) mod container;
 pub(crate) mod daemon;
 pub(crate) mod measure;
+pub(crate) mod names;
 pub(crate) mod ports;
 pub(crate) mod program;
 pub(crate) mod scratch;
@@ -26,6 +28,7 @@ pub(crate) mod wrk;
 mod selftest;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The program under test.
@@ -45,6 +48,15 @@ pub(crate) fn replaced() -> bool {
 pub(crate) fn machine() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a variable of the environment says, if it is set.
+///
+/// # Panics
+/// When it says something else than is asked for.
+pub(crate) fn setting<N: FromStr>(name: &str) -> Option<N> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}")))
 }
 
 /// A file or folder of the project.

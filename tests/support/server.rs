@@ -14,6 +14,8 @@ pub(crate) struct Server {
     program: Program,
     dir: Scratch,
     port: u16,
+    /// How many threads its file asks for when it is written anew.
+    threads: u32,
 }
 
 impl Server {
@@ -31,10 +33,19 @@ impl Server {
         Self::file_in(dir, port)
     }
 
+    /// The same with three threads.
+    pub(crate) fn threaded(port: u16, body: &str) -> Self {
+        let dir = Scratch::new();
+        dir.write("nginx.conf", text(&dir, 3, body));
+        let mut server = Self::file_in(dir, port);
+        server.threads = 3;
+        server
+    }
+
     /// Serves the whole file `nginx.conf` that lies in the directory.
     pub(crate) fn file_in(dir: Scratch, port: u16) -> Self {
         let program = start(&binary(), dir.path(), port);
-        Self { program, dir, port }
+        Self { program, dir, port, threads: 1 }
     }
 
     /// Where it listens.
@@ -54,7 +65,7 @@ impl Server {
 
     /// Puts another body of `http` in the file; `reload` makes it count.
     pub(crate) fn rewrite(&self, body: &str) {
-        self.dir.write("nginx.conf", whole_file(&self.dir, body));
+        self.dir.write("nginx.conf", text(&self.dir, self.threads, body));
     }
 
     /// Runs it once more with these arguments, as in `nginx -s reload`.
@@ -107,6 +118,14 @@ impl Server {
         self.dir.read("error.log")
     }
 
+    /// Waits for a line with all these words in its error log.
+    #[track_caller]
+    pub(crate) fn expect_log(&self, words: &[&str]) {
+        wait::until(&format!("a line of its log says {words:?}"), wait::SOON, || {
+            self.error_log().lines().any(|line| words.iter().all(|word| line.contains(word)))
+        });
+    }
+
     /// What its access log says so far.
     pub(crate) fn access_log(&self) -> String {
         self.dir.read("access.log")
@@ -145,10 +164,14 @@ fn end_orphan(worker: i32, started: Option<u64>) {
 
 /// A whole file around the body of an `http` block. What the program writes stays below the directory.
 pub(crate) fn whole_file(dir: &Scratch, body: &str) -> String {
+    text(dir, 1, body)
+}
+
+fn text(dir: &Scratch, threads: u32, body: &str) -> String {
     let at = dir.path().display();
     let temp = temp_paths(&at.to_string());
     format!(
-        "daemon off;\nworker_processes 1;\npid {at}/nginx.pid;\nerror_log {at}/error.log info;\n\
+        "daemon off;\nworker_processes {threads};\npid {at}/nginx.pid;\nerror_log {at}/error.log info;\n\
          events {{\n    worker_connections 4096;\n}}\nhttp {{\n    access_log {at}/access.log;\n{temp}\n{body}\n}}\n"
     )
 }

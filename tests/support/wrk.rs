@@ -1,4 +1,14 @@
-//! The load generator's report.
+//! The load generator, and its report.
+
+use super::program::Program;
+use std::process::Command;
+
+/// `wrk -t1 ARGUMENTS http://127.0.0.1:PORT/`.
+pub(crate) fn start(port: u16, arguments: &[&str]) -> Program {
+    let mut command = Command::new("wrk");
+    command.arg("-t1").args(arguments).arg(format!("http://127.0.0.1:{port}/"));
+    Program::start("wrk", command)
+}
 
 /// What wrk saw.
 #[derive(Debug, Default)]

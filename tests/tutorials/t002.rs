@@ -132,8 +132,7 @@ impl Cluster {
 
     /// What the API says of the group, peer by peer.
     fn peers() -> Vec<serde_json::Value> {
-        let text = client::get(3000, "/api/9/http/upstreams/nodos").expect(200).text();
-        let group: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let group = client::get(3000, "/api/9/http/upstreams/nodos").expect(200).json();
         group["peers"].as_array().expect("peers").clone()
     }
 
@@ -180,8 +179,7 @@ fn usage_file(name: char) -> String {
 #[track_caller]
 fn job() {
     let answer = client::ask(MASTER, &Request::post("/assign-fib-sequence", "application/json", "{\"number\":\"10\"}"));
-    let answer: serde_json::Value = serde_json::from_str(&answer.expect(200).text()).expect("JSON");
-    assert_eq!(answer, serde_json::json!({"status": "running", "success": true}));
+    assert_eq!(answer.expect(200).json(), serde_json::json!({"status": "running", "success": true}));
 }
 
 /// Waits until results of so many jobs have come from a node.
@@ -261,10 +259,7 @@ fn the_api_sees_and_changes_the_same_nodes() {
         Cluster::wait_for_load('B', 20.0);
         let write = |method: &str, id: &str, body: &str| -> Answer {
             let request = Request::post(&format!("/api/9/http/upstreams/nodos/servers/{id}"), "application/json", body);
-            let text = String::from_utf8(request.bytes()).expect("text").replacen("POST", method, 1);
-            let mut connection = client::Connection::open(3000);
-            connection.send(text);
-            connection.answer(method)
+            client::ask(3000, &request.with_method(method))
         };
         let id = |name: char| -> String {
             let peers = Cluster::peers();
@@ -338,10 +333,7 @@ fn the_master_itself_works_behind_the_proxy() {
         wait::until("the master asks", wait::SOON, || master.stdout().contains("42.5"));
         let result = format!("{{\"number\":55,\"success\":true,\"ip\":\"{}\"}}", address('A'));
         let request = Request::post("/receive-status", "application/json", result);
-        let text = String::from_utf8(request.bytes()).expect("text").replacen("POST", "PUT", 1);
-        let mut connection = client::Connection::open(MASTER);
-        connection.send(text);
-        connection.answer("PUT").expect(504);
+        client::ask(MASTER, &request.with_method("PUT")).expect(504);
         expect_lines(1, || master.stdout(), &[&format!("result from node {}: 55", address('A'))]);
         drop(proxy);
     }

@@ -6,7 +6,7 @@
 use super::backend::{Backend, Speech};
 use super::cases::{Case, parse};
 use super::compare::{differences, marked, shapes, shown};
-use super::support::{oracle, whole_file, workdir};
+use super::support::{oracle, shows, whole_file, workdir};
 use super::wire::{Conversation, converse};
 use crate::support::ports::free_port;
 use crate::support::scratch::Scratch;
@@ -154,7 +154,7 @@ fn compare(name: &str) {
             }
             (None, false) => told.push(format!("{place}\n    {}", found.join("\n    "))),
         }
-        if std::env::var_os("TIDEGATE_TEST_SHOW").is_some() {
+        if shows() {
             eprintln!("--- {place}");
             for response in &a.responses {
                 eprintln!("{} {:?}\n{}", response.line, response.headers, shown(&response.body));
@@ -164,7 +164,7 @@ fn compare(name: &str) {
     }
     for (log, lines) in &theirs.logs {
         let own = mine.logs.get(log).cloned().unwrap_or_default();
-        if std::env::var_os("TIDEGATE_TEST_SHOW").is_some() {
+        if shows() {
             eprintln!("--- {log}\n{}", String::from_utf8_lossy(&lines.join(&b'\n')));
         }
         let lacking: Vec<_> = lines.iter().filter(|line| !own.contains(line)).map(|line| shown(line)).collect();

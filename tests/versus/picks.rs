@@ -7,7 +7,7 @@
 use super::support::{oracle, whole_file, workdir};
 use crate::support::ports::free_port;
 use crate::support::program;
-use crate::support::{binary, server};
+use crate::support::{binary, server, setting};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -140,7 +140,7 @@ fn knows_least_time(nginx: &Path) -> bool {
 #[test]
 fn every_method_picks_as_nginx_does() {
     let Some(nginx) = oracle() else { return };
-    let count = std::env::var("TIDEGATE_PICKS").map_or(10_000, |text| text.parse().expect("a number"));
+    let count = setting("TIDEGATE_PICKS").unwrap_or(10_000);
     let knows = knows_least_time(&nginx);
     let methods: Vec<_> = METHODS.into_iter().filter(|(method, _)| knows || *method != "least_time").collect();
     let (theirs, mine) = (run(&nginx, &methods, count), run(&binary(), &methods, count));

@@ -21,6 +21,11 @@ pub(crate) fn oracle() -> Option<PathBuf> {
     None
 }
 
+/// Whether what both programs say is shown, too, where they agree.
+pub(crate) fn shows() -> bool {
+    std::env::var_os("TIDEGATE_TEST_SHOW").is_some()
+}
+
 /// A whole configuration file around the body of an `http` block: one worker, everything it writes below `dir`.
 pub(crate) fn whole_file(body: &str, dir: &Path) -> String {
     let dir = dir.display();

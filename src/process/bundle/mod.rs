@@ -228,11 +228,11 @@ fn take_result<T>(reader: &mut Reader<'_>, read: impl FnOnce(&mut Reader<'_>) ->
     if reader.number()? == 1 { read(reader).map(Ok) } else { reader.number().map(Err) }
 }
 
-fn put_path(writer: &mut Writer, path: &Path) {
+pub(super) fn put_path(writer: &mut Writer, path: &Path) {
     writer.bytes(path.as_os_str().as_bytes());
 }
 
-fn take_path(reader: &mut Reader<'_>) -> Result<PathBuf, Malformed> {
+pub(super) fn take_path(reader: &mut Reader<'_>) -> Result<PathBuf, Malformed> {
     Ok(PathBuf::from(OsStr::from_bytes(reader.bytes()?)))
 }
 

@@ -162,8 +162,11 @@ impl Group {
             if !checks.is_empty() || peer.health().is_some_and(|health| health.holds.load(Relaxed) & ENROLLED != 0) {
                 let held = peer.is_held();
                 self.begin_checks(&peer, checks);
-                if held && !peer.is_held() && self.zone.is_some() {
-                    peer.counted().came_up(now);
+                if held
+                    && !peer.is_held()
+                    && let Some(stats) = self.stats(&peer)
+                {
+                    stats.came_up(now);
                 }
                 self.seen(&peer, now);
             }
@@ -203,8 +206,10 @@ impl Group {
 
     /// Whoever checks the peers has seen this one join, at millisecond `now`: from then on its outage counts.
     pub fn seen(&self, peer: &Peer, now: u64) {
-        if self.zone.is_some() && peer.is_held() {
-            peer.counted().went_down(now);
+        if peer.is_held()
+            && let Some(stats) = self.stats(peer)
+        {
+            stats.went_down(now);
         }
     }
 
@@ -243,8 +248,8 @@ impl Group {
         let health = &peer.live().health;
         let free = !health.is_held();
         let (changed, _) = health.set(hold, Some(why));
-        if free && self.zone.is_some() {
-            peer.counted().went_down(now);
+        if free && let Some(stats) = self.stats(peer) {
+            stats.went_down(now);
         }
         changed
     }
@@ -261,8 +266,8 @@ impl Group {
             let lock = self.lock();
             peer.recover(now);
             drop(lock);
-            if self.zone.is_some() {
-                peer.counted().came_up(now);
+            if let Some(stats) = self.stats(peer) {
+                stats.came_up(now);
             }
             if let Some(queue) = &self.queue {
                 queue.call_next();

@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             if sending.queue.is_empty() {
                 return filled.map(Ok);
             }
-            let written = sending.queue.slices(|slices| self.wire.poll_write(cx, slices, &self.meter));
+            let written = sending.queue.slices(u64::MAX, |slices| self.wire.poll_write(cx, slices, &self.meter));
             let n = ready!(written).map_err(|error| Failure::Io("writev()", errno(&error)))?;
             sending.queue.advance(n);
         }

@@ -5,7 +5,7 @@ use crate::upstream::{Group, health::Hold};
 use bytes::Bytes;
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 /// The sources of a group. Most have none.
@@ -85,9 +85,8 @@ impl Sources {
 
 impl Group {
     /// Whom the sources of the generation before held, and nobody would let go of any more, is let go of now.
-    pub fn take_over_loads(&self, previous: &Self, now: SystemTime) {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    /// `now` is in milliseconds since the epoch.
+    pub fn take_over_loads(&self, previous: &Self, now: u64) {
         for hold in previous.loads.holds().filter(|hold| !self.loads.holds().any(|own| own == *hold)) {
             self.peers().for_each(|peer| {
                 self.release(&peer, hold, now);

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod fastcgi;
+pub mod grpc;
 pub mod memcached;
 pub mod proxy_protocol;
 pub mod scgi;

@@ -10,7 +10,7 @@ mod lines;
 use super::backend::{Backend, Speech, Step};
 use super::cases::{expand, unescape};
 use super::compare::shown;
-use super::support::{oracle, whole_file, workdir};
+use super::support::{oracle, shows, whole_file, workdir};
 use super::wire::{Exchange, converse};
 use crate::support::ports::free_port;
 use crate::support::{binary, server};
@@ -132,7 +132,7 @@ fn malformed_requests_get_nginx_statuses_and_go_no_further() {
     let mut told = Vec::new();
     for (index, (row, mine)) in rows.iter().zip(&mine).enumerate() {
         let expected = if same_program { row.older } else { row.statuses };
-        if std::env::var_os("TIDEGATE_TEST_SHOW").is_some() {
+        if shows() {
             eprintln!("ROW {} => {:?} {}", row.name, mine.statuses, mine.forwarded.len());
         }
         if mine.statuses != expected {

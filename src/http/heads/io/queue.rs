@@ -60,30 +60,24 @@ impl Queue {
         self.0.iter().map(Bytes::len).sum()
     }
 
-    /// Shows what waits to a write.
-    pub fn slices<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+    /// Shows what waits to a write, no more than `limit` bytes of it.
+    pub fn slices<T>(&self, limit: u64, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
         if let [only] = &self.0[..] {
-            return write(&[IoSlice::new(only)]);
+            return write(&[IoSlice::new(&only[..only.len().min(left)])]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut filled = 0;
         for (slice, part) in slices.iter_mut().zip(&self.0) {
-            *slice = IoSlice::new(part);
-        }
-        write(&slices[..self.0.len().min(SLICES)])
-    }
-
-    /// The same, no more than `limit` bytes of it.
-    pub fn slices_within<T>(&self, limit: u64, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
-        for part in self.0.iter().take(SLICES) {
+            if left == 0 {
+                break;
+            }
             let part = &part[..part.len().min(left)];
             left -= part.len();
-            if !part.is_empty() {
-                slices.push(IoSlice::new(part));
-            }
+            *slice = IoSlice::new(part);
+            filled += 1;
         }
-        write(&slices)
+        write(&slices[..filled])
     }
 
     /// So much of it was written.

@@ -55,15 +55,14 @@ impl<B: Pieces> Sending<B> {
         cx: &mut Context<'_>,
         write: impl FnOnce(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<()>> {
-        let n = match &mut self.pace {
-            None => ready!(self.queue.slices(|slices| write(cx, slices)))?,
-            Some(pace) => {
-                let allowed = ready!(pace.poll_allowed(cx));
-                let n = ready!(self.queue.slices_within(allowed, |slices| write(cx, slices)))?;
-                pace.spend(n as u64);
-                n
-            }
+        let allowed = match &mut self.pace {
+            None => u64::MAX,
+            Some(pace) => ready!(pace.poll_allowed(cx)),
         };
+        let n = ready!(self.queue.slices(allowed, |slices| write(cx, slices)))?;
+        if let Some(pace) = &mut self.pace {
+            pace.spend(n as u64);
+        }
         self.queue.advance(n);
         Poll::Ready(Ok(()))
     }
@@ -153,7 +152,8 @@ mod tests {
             if sending.queue.is_empty() {
                 return (String::from_utf8(out).expect("text"), sending.is_cut());
             }
-            let all: Vec<u8> = sending.queue.slices(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect());
+            let all: Vec<u8> =
+                sending.queue.slices(u64::MAX, |slices| slices.iter().flat_map(|slice| slice.to_vec()).collect());
             let n = width.min(all.len());
             out.extend_from_slice(&all[..n]);
             sending.queue.advance(n);

@@ -6,6 +6,7 @@ use crate::{
     http::{
         Http,
         modules::resolver::{Failure, Log, lookup_for_a_time, lookup_service},
+        worker::wall,
     },
     observe::error_log::Level,
     upstream::{
@@ -16,7 +17,7 @@ use crate::{
 use std::{
     rc::Rc,
     sync::{Arc, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 /// How long servers are believed that there is no such name, where `valid=` does not say.
@@ -62,7 +63,7 @@ async fn follow(http: Weak<Http>, at: usize, line: usize) {
 
 /// Seconds since the epoch.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    wall().as_secs()
 }
 
 /// Asks once, and says after which time to ask again.

@@ -1,7 +1,10 @@
 //! Asks peers how loaded they are: `load_check` and `agent_check` at work. One thread does it for all.
 
 use crate::{
-    http::{Http, heads::Fields, worker::Worker},
+    http::{
+        Http,
+        worker::{Worker, wall_millis},
+    },
     observe::error_log::Level,
     upstream::{
         Address, Group, Peer,
@@ -15,7 +18,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{
     task::AbortHandle,
@@ -131,7 +134,7 @@ async fn check(http: &Http, group: &Group, peer: &Peer, course: &mut Course) -> 
         Ok(load) => {
             course.fails = 0;
             peer.report_load(load);
-            let back = group.release(peer, Hold::Load, now());
+            let back = group.release(peer, Hold::Load, wall_millis());
             if back {
                 http.log(Level::Notice, &about(group, peer, "is up again"));
             }
@@ -147,7 +150,7 @@ async fn check(http: &Http, group: &Group, peer: &Peer, course: &mut Course) -> 
     }
     match check.on_fail {
         OnFail::Down => {
-            if group.hold(peer, Hold::Load, &failure, now()) {
+            if group.hold(peer, Hold::Load, &failure, wall_millis()) {
                 http.log(Level::Notice, &about(group, peer, &format!("is down: {failure}")));
             }
             true
@@ -165,7 +168,7 @@ async fn check(http: &Http, group: &Group, peer: &Peer, course: &mut Course) -> 
 /// What a peer says, or why it says nothing.
 async fn question(check: &Check, group: &Group, peer: &Peer) -> Result<Option<f64>, String> {
     let target = Target { body_size: MOST, ..Target::new(peer.address.clone()).within(check.timeout) };
-    let request = probe::get(group.name.as_bytes(), &check.uri, &Fields::new(), false);
+    let request = probe::get(group.name.as_bytes(), &check.uri);
     let reply = probe::ask(&target, &request).await.map_err(|failure| failure.to_string())?;
     match reply.head.status {
         200..400 => Ok(load::in_body(&reply.body, &check.member)),
@@ -212,10 +215,10 @@ async fn ask_agent(agent: &Agent, server: SocketAddr) -> Result<Said, String> {
 /// Does what an agent says.
 fn obey(http: &Http, group: &Group, peer: &Peer, said: &Said) {
     match &said.operation {
-        Some(Operation::Down(why)) if group.hold(peer, Hold::Agent, why, now()) => {
+        Some(Operation::Down(why)) if group.hold(peer, Hold::Agent, why, wall_millis()) => {
             http.log(Level::Notice, &about(group, peer, &format!("is down, as its agent says: {why}")));
         }
-        Some(Operation::Up) if group.release(peer, Hold::Agent, now()) => {
+        Some(Operation::Up) if group.release(peer, Hold::Agent, wall_millis()) => {
             http.log(Level::Notice, &about(group, peer, "is up again, as its agent says"));
         }
         _ => {}
@@ -256,10 +259,4 @@ fn obey(http: &Http, group: &Group, peer: &Peer, said: &Said) {
 /// A line of the log about a peer of a group.
 pub fn about(group: &Group, peer: &Peer, what: &str) -> String {
     format!("node {} of upstream \"{}\" {what}", peer.name, group.name)
-}
-
-/// Milliseconds since the epoch.
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -14,14 +14,11 @@ pub use runner::watch;
 use super::Room;
 use crate::{
     config::{Contexts, Directive, HTTP, LOCATION, List, Module},
-    http::Http,
+    http::{Http, worker::wall_millis},
 };
 use args::HealthCheck;
 use matching::Match;
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
 pub struct Conf {
@@ -50,8 +47,7 @@ impl Room for Conf {
 /// A generation is about to serve: its groups are checked as it says from now on, so that nobody asks a server whose first
 /// check is awaited.
 pub fn begin(http: &Http) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let now = wall_millis();
     for group in http.upstreams.iter().flatten() {
         group.check_by(http.checks.of(group), now);
     }

@@ -152,6 +152,24 @@ class Track {
   }
 }
 
+const CLASSES = ['1xx', '2xx', '3xx', '4xx', '5xx'];
+
+/** Pushes what is read of each item, and its answers by class, onto the track of its key; forgets items that have gone. */
+function remember(tracks, at, items, read, keep) {
+  for (const [key, item] of items) {
+    if (!tracks.has(key)) {
+      tracks.set(key, new Track(keep));
+    }
+    const classes = Object.fromEntries(CLASSES.map((name) => [name, item.responses?.[name] ?? 0]));
+    tracks.get(key).push(at, { ...read(item), ...classes });
+  }
+  for (const key of tracks.keys()) {
+    if (!items.has(key)) {
+      tracks.delete(key);
+    }
+  }
+}
+
 /** What came into a histogram between two readings. Its buckets are bounded by milliseconds and hold what is theirs alone. */
 function spread(now, then = { count: 0, sum: 0, buckets: {} }) {
   const bounds = Object.keys(now.buckets).filter((bound) => bound !== 'inf').map(Number).sort((a, b) => a - b);

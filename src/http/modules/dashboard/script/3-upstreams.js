@@ -87,29 +87,16 @@ function showState(badge, word) {
 const peerKey = (upstream, id) => `${upstream}\n${id}`;
 const peerTracks = new Map();
 
+/** The peers of all upstreams in one list. */
+const peersOf = (upstreams) => Object.values(upstreams ?? {}).flatMap((upstream) => upstream.peers ?? []);
+
 /** Remembers the readings of all peers; forgets peers that have gone. */
 function trackPeers(at, upstreams) {
-  const seen = new Set();
-  for (const [name, upstream] of Object.entries(upstreams)) {
-    for (const peer of upstream.peers ?? []) {
-      const key = peerKey(name, peer.id);
-      seen.add(key);
-      if (!peerTracks.has(key)) {
-        peerTracks.set(key, new Track(12));
-      }
-      const { requests, sent, received, fails, responses = {}, response_time_hist: hist } = peer;
-      const classes = Object.fromEntries(CLASSES.map((name) => [name, responses[name] ?? 0]));
-      peerTracks.get(key).push(at, { requests, sent, received, fails, hist, ...classes });
-    }
-  }
-  for (const key of peerTracks.keys()) {
-    if (!seen.has(key)) {
-      peerTracks.delete(key);
-    }
-  }
+  const peers = new Map(Object.entries(upstreams).flatMap(([name, upstream]) =>
+    (upstream.peers ?? []).map((peer) => [peerKey(name, peer.id), peer])));
+  remember(peerTracks, at, peers, ({ requests, sent, received, fails, response_time_hist: hist }) =>
+    ({ requests, sent, received, fails, hist }), 12);
 }
-
-const CLASSES = ['1xx', '2xx', '3xx', '4xx', '5xx'];
 
 /** The columns of a class of answers: how many in all, and a second where there are any. */
 const classColumn = (name, trackOf) => ({
@@ -324,13 +311,13 @@ class Upstream {
   }
 }
 
-/** How often each peer is among the recent picks. */
-function tally(picks) {
+/** How often each value is in a list: a peer's id among the recent picks, a state among the peers. */
+function tally(values) {
   const of = new Map();
-  for (const id of picks) {
-    of.set(id, (of.get(id) ?? 0) + 1);
+  for (const value of values) {
+    of.set(value, (of.get(value) ?? 0) + 1);
   }
-  return { of, total: picks.length };
+  return { of, total: values.length };
 }
 
 function showPeerState(cell, peer) {

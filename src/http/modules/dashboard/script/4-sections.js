@@ -29,22 +29,10 @@ byId('overview').append(...Object.values(tiles).map((tile) => tile.element));
 const totals = new Track();
 const zoneTracks = { server_zones: new Map(), location_zones: new Map() };
 
-/** Remembers the readings of the zones of one kind, and their sum. */
+/** Remembers the readings of the zones of one kind; forgets zones that have gone. */
 function trackZones(at, kind, zones) {
-  const tracks = zoneTracks[kind];
-  for (const [name, zone] of Object.entries(zones)) {
-    if (!tracks.has(name)) {
-      tracks.set(name, new Track());
-    }
-    const { requests, discarded, received, sent, responses = {}, request_time_hist: hist } = zone;
-    const classes = Object.fromEntries(CLASSES.map((name) => [name, responses[name] ?? 0]));
-    tracks.get(name).push(at, { requests, discarded, received, sent, hist, ...classes });
-  }
-  for (const name of tracks.keys()) {
-    if (!(name in zones)) {
-      tracks.delete(name);
-    }
-  }
+  remember(zoneTracks[kind], at, new Map(Object.entries(zones)), ({ requests, discarded, received, sent, request_time_hist: hist }) =>
+    ({ requests, discarded, received, sent, hist }));
 }
 
 /** The histograms of all zones as one. */
@@ -65,7 +53,7 @@ function together(zones) {
 }
 
 function showOverview(at, data) {
-  const { nginx = {}, connections = {}, requests = {}, server_zones: zones, upstreams = {}, processes } = data;
+  const { nginx = {}, connections = {}, requests = {}, server_zones: zones, upstreams, processes } = data;
   totals.push(at, { requests: requests.total, accepted: connections.accepted, hist: together(zones) });
   tiles.requests.show(perSecond(totals.rate('requests')), remarks(`${count(requests.current)} under way`, `${count(requests.total)} in all`));
   tiles.requests.spark.update(totals.course('requests'));
@@ -77,7 +65,7 @@ function showOverview(at, data) {
   const dropped = connections.dropped > 0 && `${count(connections.dropped)} dropped`;
   tiles.connections.show(count(connections.active + connections.idle),
     remarks(`${count(connections.idle)} idle`, `${perSecond(totals.rate('accepted'))} new`, dropped), dropped ? 'warn' : undefined);
-  showPeersTile(Object.values(upstreams).flatMap((upstream) => upstream.peers ?? []));
+  showPeersTile(peersOf(upstreams));
   const failed = nginx.last_reload?.succeeded === false;
   const loaded = age(nginx.load_timestamp);
   tiles.generation.show(`Generation ${nginx.generation ?? NONE}`,
@@ -93,16 +81,13 @@ function showOverview(at, data) {
 }
 
 function showPeersTile(peers) {
-  const of = new Map();
-  for (const { state } of peers) {
-    of.set(state, (of.get(state) ?? 0) + 1);
-  }
+  const { of, total } = tally(peers.map((peer) => peer.state));
   const up = of.get('up') ?? 0;
   of.delete('up');
   const others = [...of].map(([state, number]) => `${number} ${stateOf(state).label.toLowerCase()}`);
   const bad = [...of.keys()].some((state) => stateOf(state).tone === 'bad');
-  tiles.peers.element.hidden = peers.length === 0;
-  tiles.peers.show(`${count(up)} of ${count(peers.length)}`, remarks(...others) || 'all up', bad ? 'bad' : undefined);
+  tiles.peers.element.hidden = total === 0;
+  tiles.peers.show(`${count(up)} of ${count(total)}`, remarks(...others) || 'all up', bad ? 'bad' : undefined);
 }
 
 /** What needs somebody's eye, in one list: nothing is shown while all is well. */
@@ -130,10 +115,7 @@ function showAttention(data, reloadFailed) {
     box.append(box.head, box.list, box.rest);
   }
   const shown = items.slice(0, 8);
-  follow(box.list, shown, (item) => item.key, () => {
-    const row = make('li', {}, stateBadge(), make('span', { class: 'what' }), make('span', { class: 'why' }));
-    return row;
-  }, (row, item) => {
+  follow(box.list, shown, (item) => item.key, () => make('li', {}, stateBadge(), make('span', { class: 'what' }), make('span', { class: 'why' })), (row, item) => {
     const [badge, what, reason] = row.children;
     showState(badge, item.state);
     if (item.key === 'reload') {
@@ -149,7 +131,7 @@ function showAttention(data, reloadFailed) {
 function zoneTable(kind, caption) {
   const trackOf = (zone) => zoneTracks[kind].get(zone.name);
   return new Table(caption, [
-    { head: 'Zone', row: true, show: (cell, zone) => say(cell, zone.name) },
+    named('Zone'),
     {
       head: 'Requests',
       number: true,
@@ -181,7 +163,7 @@ function zoneTable(kind, caption) {
       },
     },
     ...['2xx', '3xx', '4xx', '5xx'].map((name) => classColumn(name, trackOf)),
-    { head: 'Discarded', number: true, title: 'Requests that ended without an answer', show: (cell, zone) => lines(cell, count(zone.discarded)) },
+    figure('Discarded', (zone) => zone.discarded, 'Requests that ended without an answer'),
     { head: 'Received', number: true, show: (cell, zone) => lines(cell, `${bytes(trackOf(zone)?.rate('received'))}/s`, bytes(zone.received)) },
     { head: 'Sent', number: true, show: (cell, zone) => lines(cell, `${bytes(trackOf(zone)?.rate('sent'))}/s`, bytes(zone.sent)) },
   ], (zone) => zone.name, 1000);

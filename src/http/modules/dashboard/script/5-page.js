@@ -123,8 +123,7 @@ function show(at, fresh) {
 
 /** The title says how many peers are in trouble, for who has the page in a tab. */
 function title() {
-  const peers = Object.values(latest.upstreams ?? {}).flatMap((upstream) => upstream.peers ?? []);
-  const sick = peers.filter((peer) => stateOf(peer.state).tone === 'bad').length;
+  const sick = peersOf(latest.upstreams).filter((peer) => stateOf(peer.state).tone === 'bad').length;
   document.title = sick ? `${sick} not serving · Tidegate` : 'Tidegate';
 }
 

@@ -1,4 +1,4 @@
-//! A name server that says where each peer is at the moment.
+//! A name server that says where each name is at the moment.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -12,6 +12,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// One that knows no name yet.
     pub(crate) fn start() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
@@ -31,8 +32,14 @@ impl Names {
         Self { places, port }
     }
 
+    /// From now on a name is there.
     pub(crate) fn set(&self, name: &str, place: Ipv4Addr) {
         self.places.lock().expect("names").insert(name.to_owned(), place);
+    }
+
+    /// From now on there is no such name.
+    pub(crate) fn forget(&self, name: &str) {
+        self.places.lock().expect("names").remove(name);
     }
 }
 
