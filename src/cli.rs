@@ -6,7 +6,9 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 use crate::process::{self, Invocation, Options, Order, Program, profile::Profile, worker};
 
 /// The version of nginx whose behaviour this is, as `$server` and the logs name it.
-pub const SERVER_VERSION: &str = "nginx/1.31.5";
+pub fn server_version() -> String {
+    format!("nginx/{}", crate::NGINX_VERSION)
+}
 
 /// What this build has and lacks beyond nginx's defaults, in the words of nginx's `configure`; `-V` prints it.
 /// Tools (and nginx's own tests) look for `--with-http_…_module`, and for `--without-…` of what nginx has by default.
@@ -23,7 +25,6 @@ pub const BUILT_IN: &[&str] = &[
     "--with-http_slice_module",
     "--with-http_stub_status_module",
     "--with-http_sub_module",
-    "--without-http-cache",
     "--without-http_grpc_module",
     "--without-mail_imap_module",
     "--without-mail_pop3_module",
@@ -143,7 +144,7 @@ fn fault(error: &clap::Error) -> Vec<u8> {
 
 /// The text of `-v`, `-V` and `-h`.
 fn version_text(asked: &Asked, profile: &Profile) -> String {
-    let mut text = format!("nginx version: {SERVER_VERSION} (tidegate/{})\n", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("nginx version: {} (tidegate/{})\n", server_version(), env!("CARGO_PKG_VERSION"));
     if asked.help {
         let error_log = match profile.error_log {
             "stderr" => "stderr".to_owned(),

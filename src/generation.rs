@@ -13,6 +13,7 @@ use crate::{
         values::Address,
     },
     http::{self, Http, modules::error_log, modules::server::SoKeepalive},
+    lock,
     process::{
         Invocation, Level, Program, Reading, Ready, Report, Resources,
         needs::{self, Affinity, Endpoint, Identity, ListenerNeed, LogTarget, Needs},
@@ -26,7 +27,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -66,12 +67,13 @@ impl Program for Server {
                 state.attach(opened.keeper());
             }
         }
-        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut serving = lock(&self.serving);
         if let Some(previous) = serving.as_ref() {
             generation.http.adopt(&previous.http);
             http::modules::access_log::flush_all();
         }
         http::modules::upstream_hc::begin(&generation.http);
+        crate::upstream::cache::begin(&generation.http);
         crate::observe::debug::follow(&generation.http);
         tracing::debug!("a generation serves");
         *serving = Some(Arc::clone(generation));

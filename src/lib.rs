@@ -21,3 +21,9 @@ pub mod upstream;
 
 /// The nginx this is.
 pub const NGINX_VERSION: &str = "1.31.5";
+
+/// Locks a mutex, whoever panicked while holding it: no change of what is behind one stops half way, and a panic
+/// elsewhere must not stop the proxy.
+fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -4,7 +4,7 @@
 //! directive may be repeated, how it is inherited.
 
 use super::{contexts::Contexts, scope::Scope};
-use crate::syntax::{Fault, Statement, Word};
+use crate::syntax::{Fault, Span, Statement, Word};
 use std::ops::RangeInclusive;
 
 /// A value that a directive's arguments spell: parsed once, never validated later.
@@ -69,6 +69,32 @@ impl<T: FromArgs> Slot for Option<T> {
 
     fn block(&self) -> bool {
         T::BLOCK
+    }
+}
+
+/// A value, and at which level it was said: two may go together or not according to that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leveled<T> {
+    pub value: T,
+    /// Where the directive stands; `None` where nothing was said.
+    pub at: Option<Span>,
+    level: Option<Span>,
+}
+
+impl<T> Leveled<T> {
+    /// Whether it was said at the level that is being settled, not above it.
+    pub fn is_own(&self, scope: &Scope<'_>) -> bool {
+        self.at.is_some() && self.level == scope.enclosing().map(|statement| statement.name.span)
+    }
+}
+
+impl<T: FromArgs> FromArgs for Leveled<T> {
+    const TAKES: RangeInclusive<usize> = T::TAKES;
+    const BLOCK: bool = T::BLOCK;
+
+    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
+        let level = args.scope.enclosing().map(|statement| statement.name.span);
+        Ok(Self { value: T::from_args(args)?, at: Some(args.statement.name.span), level })
     }
 }
 

@@ -9,7 +9,7 @@ pub mod render;
 pub mod scope;
 pub mod values;
 
-pub use args::{Args, Declared, FromArgs, List, Slot};
+pub use args::{Args, Declared, FromArgs, Leveled, List, Slot};
 pub use contexts::*;
 pub use registry::{Declarations, Directive, Module, Registry};
 pub use scope::{Handle, Inputs, Kind, Scope};

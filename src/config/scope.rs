@@ -28,6 +28,8 @@ pub enum Kind {
     Variable,
     Upstream,
     Zone,
+    /// A cache of upstreams' answers, by the directive that defines it and its name.
+    Cache,
     /// A `status_zone` of servers.
     ServerZone,
     /// A `status_zone` of locations.

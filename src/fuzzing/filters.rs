@@ -4,6 +4,7 @@ use super::paced;
 use crate::http::{
     Http,
     body::Body,
+    heads::RequestHead,
     in_memory,
     modules::{
         gunzip::GunzipBody,
@@ -141,7 +142,7 @@ pub(super) fn ranges(data: &[u8]) {
     });
     let (most, http) = &servers[usize::from(*most) % servers.len()];
     let request = [b"GET / HTTP/1.1\r\nHost: x\r\nRange: ", range, b"\r\n\r\n"].concat();
-    let Some(head) = in_memory::head(&request) else { return };
+    let Some(head) = RequestHead::of(&request) else { return };
     let mut exchange = in_memory::exchange(Arc::clone(http), head);
     let Some(range) = exchange.field("range").map(<[u8]>::to_vec) else { return };
     let whole: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();

@@ -3,6 +3,7 @@
 //! A target takes bytes as a file or a network would bring them, and panics where something that must always hold does
 //! not. Each one reads what a program could read, so whatever it finds can happen to a user.
 
+mod cache;
 mod filters;
 mod http;
 mod page;
@@ -17,9 +18,11 @@ pub type Target = fn(&[u8]);
 /// Every target by the name it has in `fuzz/fuzz_targets` and `fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("answers", http::answers),
+    ("cache", cache::cache),
     ("chunked", http::chunked),
     ("config", text::config),
     ("fastcgi", wire::fastcgi),
+    ("grpc", wire::grpc),
     ("gzip", filters::gzip),
     ("heads", http::heads),
     ("location", text::location),

@@ -4,7 +4,7 @@
 //! that cannot grow without end. What the fuzzer chooses is their order, the places they stand at, and the request.
 
 use super::script_rules::{self as rules, End};
-use crate::http::{Http, in_memory};
+use crate::http::{Http, heads::RequestHead, in_memory};
 use bytes::Bytes;
 use std::{cell::OnceCell, sync::Arc};
 use tokio::runtime::{Builder, Runtime};
@@ -57,7 +57,7 @@ const MAP: &str = "map $v $m { default d; one x; '' $uri; 0 '$1-'; }";
 pub(super) fn rewrite(data: &[u8]) {
     let (target, scripts) = taken(data);
     let request = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
-    let Some(head) = in_memory::head(&request) else { return };
+    let Some(head) = RequestHead::of(&request) else { return };
     let text = configuration(&scripts);
     let (http, _, faults) = in_memory::read(text.as_bytes());
     assert!(faults.is_empty(), "{:?} in {text}", faults.first().map(|fault| String::from_utf8_lossy(&fault.message)));
@@ -160,7 +160,7 @@ fn write(script: &[Statement], text: &mut String) {
 }
 
 /// Status, head and body.
-fn answered(http: Http, head: crate::http::heads::RequestHead) -> (u16, Vec<u8>, Vec<u8>) {
+fn answered(http: Http, head: RequestHead) -> (u16, Vec<u8>, Vec<u8>) {
     thread_local! {
         static RUNTIME: OnceCell<Option<Runtime>> = const { OnceCell::new() };
     }

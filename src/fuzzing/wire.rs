@@ -6,7 +6,7 @@ use crate::{
     upstream::wire::{
         answer::{Dialect, HeadReader, Note, Step},
         fastcgi::{self, Reading},
-        proxy_protocol, uwsgi,
+        grpc, proxy_protocol, uwsgi,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -65,6 +65,38 @@ fn answered(bytes: &[u8], step: usize, reading: &Reading) -> (Result<String, Str
     assert!(head.content_length.is_none_or(|length| all.len() as u64 <= length));
     notes.extend_from_slice(body.notes());
     (Ok(format!("{head:?}")), all, end, notes)
+}
+
+/// Whatever a gRPC server answers is judged in a few printable words; what is understood means the same in a message of its
+/// own, and a question is a message that answers nothing.
+pub(super) fn grpc(data: &[u8]) {
+    let [flags, bytes @ ..] = data else { return };
+    let said = Bytes::copy_from_slice(bytes);
+    let answer = grpc::Answer {
+        http: if flags & 1 == 0 { 200 } else { 503 },
+        content_type: if flags & 2 == 0 { grpc::CONTENT_TYPE.into() } else { said.clone() },
+        status: if flags & 4 == 0 { Some("0".into()) } else { Some(said.clone()).filter(|_| flags & 8 == 0) },
+        message: said.clone(),
+        body: said,
+    };
+    let judged = answer.judge(0);
+    if let Err(why) = &judged {
+        assert!(why.len() < 600 && !why.chars().any(char::is_control), "{why:?}");
+    }
+    if flags & 4 == 0 {
+        assert_eq!(judged.is_ok(), grpc::serving(bytes) == Ok(grpc::Serving::Serving));
+    }
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let framed = grpc::serving(&[&[0][..], &length.to_be_bytes(), bytes].concat());
+    if let Some(message) = bytes.get(5..).filter(|_| grpc::serving(bytes).is_ok()) {
+        assert_eq!(bytes[1..5], (message.len() as u32).to_be_bytes());
+    }
+    if let Ok(serving) = framed {
+        // A field that nobody knows changes nothing.
+        let longer = [&[0][..], &(length + 4).to_be_bytes(), bytes, b"\x12\x02\x08\x01"].concat();
+        assert_eq!(grpc::serving(&longer), Ok(serving));
+    }
+    assert_eq!(grpc::serving(&grpc::question(bytes)), Ok(grpc::Serving::Unknown));
 }
 
 /// A packet that is understood is written as it was; any pairs that fit into a packet come out of it again.

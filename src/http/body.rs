@@ -127,7 +127,7 @@ impl Body {
     /// Whether answers of other locations are part of it.
     pub fn includes(&self) -> bool {
         match self {
-            Self::Ssi(_) | Self::Subrequest(_) => true,
+            Self::Ssi(_) | Self::Subrequest(_) | Self::Slices(_) => true,
             Self::Parts(rest, current) => current.includes() || rest.as_slice().iter().any(Self::includes),
             Self::Packed(body) => body.inner().includes(),
             _ => false,

@@ -5,8 +5,7 @@ use super::{
     listener::{self, Listener},
     modules::{self, Settings, access_log},
     variables::{self, Definition},
-    worker,
-    zones::{self, Zone},
+    worker, zones,
 };
 use crate::{
     config::{
@@ -19,7 +18,7 @@ use crate::{
         syslog::{self, SyslogSlot},
     },
     syntax::Block,
-    upstream::Group,
+    upstream::{Group, cache::Zone},
 };
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -42,9 +41,9 @@ pub struct Http {
     /// The formats of `log_format`; indexed by handles of [`Kind::LogFormat`].
     pub log_formats: Vec<Option<Arc<access_log::Format>>>,
     /// The `status_zone` of servers, as they were first mentioned.
-    pub server_zones: Vec<Arc<Zone>>,
+    pub server_zones: Vec<Arc<zones::Zone>>,
     /// Those of locations.
-    pub location_zones: Vec<Arc<Zone>>,
+    pub location_zones: Vec<Arc<zones::Zone>>,
     /// The `status_zone=` of resolvers.
     pub resolver_zones: Vec<Arc<modules::resolver::Zone>>,
     /// The health checks.
@@ -118,6 +117,12 @@ impl Http {
         crate::observe::error_log::plain_line(self, &self.settings.error_log, level, message);
     }
 
+    /// The caches of upstreams' answers.
+    pub fn caches(&self) -> impl Iterator<Item = &Arc<Zone>> {
+        let Settings { proxy, fastcgi, scgi, uwsgi, .. } = &self.settings;
+        [&proxy.caching, &fastcgi.caching, &scgi.caching, &uwsgi.caching].into_iter().flat_map(|room| room.zones.iter())
+    }
+
     /// Takes over the state of groups that the generation before had under the same name.
     pub fn adopt(&self, previous: &Self) {
         let now = worker::wall_millis();
@@ -129,6 +134,11 @@ impl Http {
             }
         }
         previous.upstreams.iter().flatten().for_each(|earlier| earlier.loads.end());
+        for zone in self.caches() {
+            if let Some(earlier) = previous.caches().find(|earlier| earlier.path.name == zone.path.name) {
+                zone.adopt(earlier);
+            }
+        }
         modules::limit_req::adopt(&self.settings.limit_req, &previous.settings.limit_req);
         modules::limit_conn::adopt(&self.settings.limit_conn, &previous.settings.limit_conn);
     }

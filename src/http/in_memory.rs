@@ -6,10 +6,7 @@ use super::{
     body::{BodyError, RequestBody},
     connection::{self, Connection},
     exchange::Exchange,
-    heads::{
-        Framing, Limits, RequestHead,
-        request::{Parser, Progress},
-    },
+    heads::{Framing, RequestHead},
     modules::Settings,
     pipeline,
     response::{self, Response},
@@ -21,7 +18,6 @@ use crate::{
     process::worker::Current,
     syntax::{self, Fault, Source, Sources},
 };
-use bytes::Bytes;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -55,15 +51,6 @@ pub fn read(text: &[u8]) -> (Http, Sources, Vec<Fault>) {
     let http = super::generation::read(&block, Settings::default(), 512, &scope);
     faults.extend(scope.take_faults());
     (http, Sources(vec![source]), faults)
-}
-
-/// The head of a request, if it is a complete one that nothing is wrong with.
-pub fn head(request: &[u8]) -> Option<RequestHead> {
-    let mut parser = Parser::default();
-    match parser.parse(request, &Limits::default()) {
-        Progress::Complete(length) => Some(parser.finish(Bytes::copy_from_slice(&request[..length]))),
-        Progress::Partial | Progress::Refused(_) => None,
-    }
 }
 
 /// What the first listener answers; `None`: the connection is closed without a word.

@@ -82,6 +82,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What the counters are called in the API and in metrics.
+    pub const NAMES: [&'static str; 5] = ["passed", "delayed", "rejected", "delayed_dry_run", "rejected_dry_run"];
+
+    /// The counters, in the order of their names.
+    pub fn counters(&self) -> [&Counter<true>; 5] {
+        [&self.passed, &self.delayed, &self.rejected, &self.delayed_dry_run, &self.rejected_dry_run]
+    }
+
     /// A request is refused, or would be.
     pub fn reject(&self, dry_run: bool) {
         if dry_run { &self.rejected_dry_run } else { &self.rejected }.up();
@@ -94,9 +102,7 @@ impl Tally {
 
     /// Begins anew.
     pub fn reset(&self) {
-        for counter in [&self.passed, &self.delayed, &self.rejected, &self.delayed_dry_run, &self.rejected_dry_run] {
-            counter.reset();
-        }
+        self.counters().into_iter().for_each(Counter::reset);
     }
 }
 

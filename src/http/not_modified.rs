@@ -42,6 +42,10 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
             response.charset = None;
             response.forget_length();
             response.fields.remove("content-encoding");
+            if let Some(body) = response.body.upstream() {
+                // It may be kept all the same.
+                body.read_out(&exchange.connection.worker);
+            }
             response.body = Body::Empty;
         }
         Verdict::PreconditionFailed => return Err(412),

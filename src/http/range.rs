@@ -27,7 +27,7 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
     if most == Some(0) {
         return Ok(());
     }
-    let most = match response.passed {
+    let most = match response.single_range {
         true => 1,
         false => most.map_or(ranges::UNLIMITED, |most| u32::try_from(most).unwrap_or(u32::MAX)),
     };

@@ -33,12 +33,16 @@ pub struct Response {
     pub etag: Option<Bytes>,
     /// Ranges of the body may be asked for.
     pub ranges: bool,
+    /// One at a time.
+    pub single_range: bool,
     /// Content may not be asked for a range of this at all (`Accept-Ranges` of an upstream is dropped).
     pub vary_accept_encoding: bool,
     /// `Content-Encoding` is on the list.
     pub encoded: bool,
     /// An upstream's: whether the client has it already is the upstream's to say.
     pub passed: bool,
+    /// What we add to no answer of an upstream whose own is passed on (`proxy_pass_header Date`).
+    pub without: Unsigned,
     /// Everything else, in order, names as they will be written.
     pub fields: Fields,
     pub body: Body,
@@ -50,6 +54,13 @@ pub struct Response {
     pub close: bool,
     /// The answer is a switch of protocols.
     pub upgrade: bool,
+}
+
+/// Fields that are not added to an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsigned {
+    pub server: bool,
+    pub date: bool,
 }
 
 impl Response {
@@ -176,13 +187,13 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
         None => out.extend_from_slice(status::line(response.status).as_ref()),
     }
     out.extend_from_slice(b"\r\n");
-    if response.fields.get("server").is_none() {
+    if !response.without.server && response.fields.get("server").is_none() {
         let signature = exchange.location.settings.core.server_tokens.signature(exchange);
         if !signature.is_empty() {
             field(&mut out, b"Server", &signature);
         }
     }
-    if response.fields.get("date").is_none() {
+    if !response.without.date && response.fields.get("date").is_none() {
         exchange.connection.worker.clock.write_date(&mut out);
     }
     if response.status != 204 {

@@ -96,6 +96,10 @@ pub fn try_begin(parent: &Exchange, path: &Bytes, args: &Bytes, body: RequestBod
 pub async fn answer(exchange: Exchange) -> Option<Answered> {
     let mut answered = begun(exchange).await?;
     answered.finish();
+    // A cache may want the rest.
+    if let Some(body) = answered.response.body.upstream() {
+        body.read_out(&answered.exchange.connection.worker);
+    }
     Some(answered)
 }
 

@@ -42,6 +42,20 @@ pub fn create(folder: &TempPath) -> Result<(File, PathBuf), NotCreated> {
     }
 }
 
+/// A new file beside the place where it is to be.
+///
+/// # Errors
+/// [`NotCreated`].
+pub fn create_beside(place: &Path) -> Result<(File, PathBuf), NotCreated> {
+    loop {
+        let mut path = place.as_os_str().to_owned();
+        path.push(format!(".{:010}", next_number()));
+        if let Some(made) = create_at(path.into())? {
+            return Ok(made);
+        }
+    }
+}
+
 /// A new file that is gone when it is closed, and the name it had for a moment.
 ///
 /// # Errors
@@ -57,19 +71,25 @@ pub fn create_unnamed(folder: &TempPath) -> Result<(File, PathBuf), NotCreated> 
 fn create_in(folder: &Path, levels: &[usize]) -> Result<(File, PathBuf), NotCreated> {
     loop {
         let name = format!("{:010}", next_number());
-        let place = place(folder, levels, &name);
-        let path = place.join(&name);
-        let mut opened = open(&path);
-        if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&place);
-            opened = made.and_then(|()| open(&path));
+        if let Some(made) = create_at(place(folder, levels, &name).join(&name))? {
+            return Ok(made);
         }
-        match opened {
-            Ok(file) => return Ok((file, path)),
-            // Left by an earlier process.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(NotCreated { path, error }),
-        }
+    }
+}
+
+/// A new file, and the folders it is in. `None` if there is one of that name, left by an earlier process.
+fn create_at(path: PathBuf) -> Result<Option<(File, PathBuf)>, NotCreated> {
+    let mut opened = open(&path);
+    if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        && let Some(folder) = path.parent()
+    {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        opened = made.and_then(|()| open(&path));
+    }
+    match opened {
+        Ok(file) => Ok(Some((file, path))),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(NotCreated { path, error }),
     }
 }
 
@@ -83,7 +103,8 @@ pub fn next_number() -> u64 {
     NEXT.fetch_add(1, Relaxed)
 }
 
-fn place(folder: &Path, levels: &[usize], name: &str) -> PathBuf {
+/// The folder of a file in folders that are named by the last characters of its name.
+pub fn place(folder: &Path, levels: &[usize], name: &str) -> PathBuf {
     let mut place = folder.to_owned();
     let mut end = name.len();
     for level in levels {

@@ -75,7 +75,7 @@ async fn answer(http: Arc<Http>, head: RequestHead) -> Answer {
 }
 
 fn head(request: &str) -> RequestHead {
-    in_memory::head(request.as_bytes()).expect("a request's head")
+    RequestHead::of(request.as_bytes()).expect("a request's head")
 }
 
 /// Reads what stands in `http {}`.

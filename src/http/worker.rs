@@ -8,6 +8,7 @@ use super::{
 use crate::{
     config::values::Address,
     generation::Generation,
+    lock,
     observe::counts::Counter,
     process::{
         needs, turn,
@@ -20,7 +21,7 @@ use std::{
     collections::BTreeMap,
     rc::Rc,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
@@ -88,7 +89,7 @@ impl Counts {
 
     /// Without what had been counted when the API was to begin anew.
     fn reported(&self) -> Totals {
-        let base = *self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let base = *lock(&self.base);
         let totals = self.totals();
         Totals {
             accepted: totals.accepted - base.accepted,
@@ -115,19 +116,19 @@ static ALL_COUNTS: Mutex<Vec<Arc<Counts>>> = Mutex::new(Vec::new());
 
 /// Adds up what the threads have counted.
 pub fn totals() -> Totals {
-    let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = lock(&ALL_COUNTS);
     all.iter().fold(Totals::default(), |sum, counts| sum.and(counts.totals()))
 }
 
 /// The same for `api`, which may have begun anew.
 pub fn reported() -> Totals {
-    let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = lock(&ALL_COUNTS);
     all.iter().fold(Totals::default(), |sum, counts| sum.and(counts.reported()))
 }
 
 /// The same for each thread that serves, by its number.
 pub fn workers() -> Vec<(usize, Totals)> {
-    let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = lock(&ALL_COUNTS);
     let serving = all.iter().filter(|counts| !counts.ended.load(Relaxed));
     let mut workers: Vec<_> = serving.filter_map(|counts| Some((*counts.number.get()?, counts.reported()))).collect();
     workers.sort_by_key(|(number, _)| *number);
@@ -145,9 +146,9 @@ pub enum Anew {
 
 /// Has the numbers of `api` begin anew.
 pub fn reset(what: Anew) {
-    let all = ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = lock(&ALL_COUNTS);
     for counts in all.iter() {
-        let mut base = counts.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut base = lock(&counts.base);
         let now = counts.totals();
         let thread = matches!(what, Anew::Thread(number) if counts.number.get() == Some(&number));
         if thread || what == Anew::Connections {
@@ -160,6 +161,16 @@ pub fn reset(what: Anew) {
 }
 
 impl Totals {
+    /// Connections that are not idle.
+    pub fn busy(&self) -> u64 {
+        self.active.saturating_sub(self.waiting)
+    }
+
+    /// Requests under way.
+    pub fn current(&self) -> u64 {
+        self.reading + self.writing
+    }
+
     fn and(self, other: Self) -> Self {
         Self {
             accepted: self.accepted + other.accepted,
@@ -318,7 +329,7 @@ impl Worker {
     /// A thread's own, around the generation in force.
     pub fn new(current: Current<Generation>) -> Self {
         let counts = Arc::new(Counts::default());
-        ALL_COUNTS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counts));
+        lock(&ALL_COUNTS).push(Arc::clone(&counts));
         let seed = wall();
         let here = std::ptr::from_ref(&counts) as u64;
         Self {

@@ -2,11 +2,14 @@
 //! when somebody reads it. A zone is known by its name, and goes on counting over reloads.
 
 use super::{exchange::Exchange, modules::core::request_length};
-use crate::observe::counts::{Codes, Counter, Histogram, Responses, Spread};
+use crate::{
+    lock,
+    observe::counts::{Codes, Counter, Histogram, Responses, Spread},
+};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 /// What is counted together. Each kind has names of its own.
@@ -62,10 +65,6 @@ pub struct Numbers {
 }
 
 static ALL: Mutex<BTreeMap<(Kind, String), Arc<Zone>>> = Mutex::new(BTreeMap::new());
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Zone {
     /// The zone of this name, which may have counted before.

@@ -94,6 +94,9 @@ impl<const SHARED: bool> Codes<SHARED> {
     }
 }
 
+/// The classes of statuses, as the API and metrics name them.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 fn class(status: u32) -> usize {
     (status / 100).clamp(1, 5) as usize - 1
 }
@@ -101,7 +104,7 @@ fn class(status: u32) -> usize {
 /// Answers that were counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Responses {
-    /// `1xx` to `5xx`.
+    /// By [`CLASSES`].
     pub classes: [u64; 5],
     /// By status; the rarest may be missing where there were many.
     pub codes: BTreeMap<u16, u64>,

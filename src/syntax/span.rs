@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// A stretch of bytes in one source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
     /// Index into [`Sources`].
     pub file: u32,

@@ -2,6 +2,7 @@
 
 use super::{
     Failure, Outcome, Reason,
+    cache::{Status, Zone},
     link::Link,
     pass,
     peer::Peer,
@@ -70,6 +71,8 @@ struct Pipe {
     store: Option<Box<Store>>,
     /// Whether a field behind the body is kept from clients.
     hidden: Option<Box<dyn Fn(&[u8]) -> bool>>,
+    /// The cache that had no such answer, and how its request fared there.
+    cache: Option<(Arc<Zone>, Status)>,
 }
 
 /// How the client keeps up with the peer.
@@ -143,6 +146,7 @@ impl UpstreamBody {
             pace: Pace::default(),
             store: None,
             hidden: None,
+            cache: None,
         })))
     }
 
@@ -171,14 +175,23 @@ impl UpstreamBody {
         }
     }
 
-    /// Has it read as fast as it comes (`_buffering`).
+    /// Has it read as fast as it comes (`_buffering`), all of it if it is written to a file in any case.
     pub fn buffer(&self, bounds: Arc<Bounds>) {
-        self.0.borrow_mut().bounds = Some(bounds);
+        let pipe = &mut *self.0.borrow_mut();
+        pipe.bounds = Some(match pipe.store {
+            None => bounds,
+            Some(_) => Arc::new(Bounds { file: u64::MAX, ..Bounds::clone(&bounds) }),
+        });
     }
 
-    /// Has it written to a file, too (`_store`).
+    /// Has it written to a file, too (`_store`, `_cache`).
     pub fn store(&self, store: Box<Store>) {
         self.0.borrow_mut().store = Some(store);
+    }
+
+    /// Has its length counted by a cache, of the requests that fared so.
+    pub fn count_for(&self, cache: Arc<Zone>, status: Status) {
+        self.0.borrow_mut().cache = Some((cache, status));
     }
 
     /// Keeps the fields behind it for the client, of up to so many bytes and but for those that are hidden
@@ -479,6 +492,9 @@ impl Pipe {
     fn release(&mut self, whole: bool) {
         if let Some(mut selection) = self.selection.take() {
             self.count(&selection, whole);
+            if let Some((cache, status)) = &self.cache {
+                cache.tally(*status).bytes.add(self.counted());
+            }
             selection.done(Outcome::Success, self.worker.clock.millis());
         }
     }

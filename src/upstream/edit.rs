@@ -8,9 +8,10 @@ use super::{
     peer::{Address, Peer, ServerLine},
     resolve::{Resolved, Resolving},
 };
+use crate::lock;
 use std::{
     collections::HashSet,
-    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, MutexGuard, atomic::Ordering::Relaxed},
 };
 
 /// How the membership of a group may change.
@@ -173,7 +174,7 @@ impl Group {
     }
 
     fn removed(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
-        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.removed)
     }
 
     /// With another weight its share begins anew.
@@ -196,7 +197,7 @@ impl Group {
         &self,
         change: impl FnOnce(&mut [Vec<Arc<Peer>>; 2]) -> Result<(bool, T), Refused>,
     ) -> Result<T, Refused> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = lock(&self.changing);
         if self.superseded.load(Relaxed) {
             return Err(Refused::Superseded);
         }
@@ -232,7 +233,7 @@ impl Group {
         if !self.dynamics.keeps {
             return None;
         }
-        let _changing = previous.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = lock(&previous.changing);
         previous.superseded.store(true, Relaxed);
         self.removed().append(&mut previous.removed().clone());
         let same = match (&self.state, &previous.state) {

@@ -14,12 +14,12 @@ use super::{
     stats::{Picks, Stats},
     sticky::Sticky,
 };
-use crate::http::template::Template;
+use crate::{http::template::Template, lock};
 use arc_swap::ArcSwap;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -232,7 +232,7 @@ impl Group {
     /// What a name is now: who is new to it joins, who is no longer in it leaves, all others stay as they are
     /// (`ngx_http_upstream_zone_resolve_handler`). Of a service, those of lower priority are backups.
     pub fn update(&self, line: usize, found: &[Found]) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = lock(&self.changing);
         let Some(name) = self.name(line).filter(|name| !name.is_gone()) else { return };
         let before = self.members();
         let mut peers = before.sets().map(<[_]>::to_vec);
@@ -317,8 +317,7 @@ impl Group {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Random> {
-        // The numbers behind it are valid at any time: a panic elsewhere must not stop the proxy.
-        self.shared_lock().lock().unwrap_or_else(PoisonError::into_inner)
+        lock(self.shared_lock())
     }
 
     fn shared_lock(&self) -> &Arc<Mutex<Random>> {

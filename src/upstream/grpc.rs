@@ -1,5 +1,6 @@
-//! Asking a peer over HTTP/2 how it is: the client behind `health_check type=grpc`. It knows beforehand that the peer speaks
-//! HTTP/2 (RFC 9113, section 3.3), and asks one thing at a time; a connection may be kept from one question to the next.
+//! Asking a peer over HTTP/2 how it is: the client behind `health_check type=grpc`. It knows beforehand that the peer
+//! speaks HTTP/2 (RFC 9113, section 3.3), and asks one thing at a time; a connection may be kept from one question to
+//! the next.
 
 use super::{
     Failure,
@@ -66,6 +67,16 @@ impl Question {
     }
 }
 
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.head.method(), self.head.uri())?;
+        self.head.headers().iter().enumerate().try_for_each(|(at, (name, value))| {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma} {name}: {}", grpc::printable(value.as_bytes()))
+        })
+    }
+}
+
 /// A connection that is kept between questions, or none.
 #[derive(Default)]
 pub struct Line {
@@ -81,7 +92,19 @@ struct Link {
     /// Why nothing comes any more.
     end: Rc<RefCell<Option<Failure>>>,
     /// Moves the frames, between questions, too: a peer may send a PING at any time.
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Option<h2::Error>>,
+}
+
+/// What has come between a question and its answer.
+enum Broken {
+    Http2(h2::Error),
+    Answer(&'static str),
+}
+
+impl From<h2::Error> for Broken {
+    fn from(error: h2::Error) -> Self {
+        Self::Http2(error)
+    }
 }
 
 impl Line {
@@ -90,9 +113,9 @@ impl Line {
         Self { link: None, keep }
     }
 
-    /// Asks, and reads the answer: each of connecting and all the rest within the target's times. A kept connection that
-    /// turns out to be of no use is replaced once, without a word: that says nothing of the peer. Has to run inside a
-    /// `LocalSet`.
+    /// Asks, and reads the answer: connecting has its own time, and all the rest together the target's patience. A
+    /// kept connection that turns out to be of no use is replaced once, without a word: that says nothing of the
+    /// peer. Has to run inside a `LocalSet`.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -136,20 +159,30 @@ impl Link {
         match builder.handshake(stream).await {
             Err(error) => Err(failure(&error, &end)),
             Ok((requests, connection)) => {
-                // How it ends is told to whoever has asked something.
-                let driver = tokio::task::spawn_local(async { drop(connection.await) });
+                let driver = tokio::task::spawn_local(async { connection.await.err() });
                 Ok(Self { requests, opened: Instant::now(), end, driver })
             }
         }
     }
 
     async fn ask(&mut self, question: &Question) -> Result<Answer, Failure> {
-        let end = Rc::clone(&self.end);
-        let failed = |error: h2::Error| failure(&error, &end);
-        let mut requests = self.requests.clone().ready().await.map_err(failed)?;
-        let (response, mut sending) = requests.send_request(question.head.clone(), false).map_err(failed)?;
-        sending.send_data(question.body.clone(), true).map_err(failed)?;
-        let (head, mut body) = response.await.map_err(failed)?.into_parts();
+        match self.exchange(question).await {
+            Ok(answer) => Ok(answer),
+            Err(Broken::Answer(why)) => Err(Failure::Invalid(why.to_owned())),
+            Err(Broken::Http2(error)) if error.is_io() => {
+                // It has ended, and the peer may have said why before.
+                let last = (&mut self.driver).await.ok().flatten();
+                Err(failure(&last.unwrap_or(error), &self.end))
+            }
+            Err(Broken::Http2(error)) => Err(failure(&error, &self.end)),
+        }
+    }
+
+    async fn exchange(&self, question: &Question) -> Result<Answer, Broken> {
+        let mut requests = self.requests.clone().ready().await?;
+        let (response, mut sending) = requests.send_request(question.head.clone(), false)?;
+        sending.send_data(question.body.clone(), true)?;
+        let (head, mut body) = response.await?.into_parts();
         let field = |name: &str| head.headers.get(name).map(|value| Bytes::copy_from_slice(value.as_bytes()));
         let mut answer = Answer {
             http: head.status.as_u16(),
@@ -158,25 +191,25 @@ impl Link {
             message: field("grpc-message").unwrap_or_default(),
             body: Bytes::new(),
         };
-        // Who has nothing but trailers says so in the head; and a page that says why there is no gRPC is not for us.
-        if answer.status.is_some() || !answer.is_grpc() {
+        // Nothing is read of a page that says why there is no gRPC.
+        if body.is_end_stream() || !answer.is_grpc() {
             return Ok(answer);
         }
         let mut read = BytesMut::new();
         while let Some(piece) = body.data().await {
-            let piece = piece.map_err(failed)?;
+            let piece = piece?;
             read.extend_from_slice(&piece);
             if read.len() > grpc::MOST {
-                return Err(Failure::Invalid("upstream sent too big message".to_owned()));
+                return Err(Broken::Answer("upstream sent too big message"));
             }
             // The room is that of all answers of a connection.
             let _ = body.flow_control().release_capacity(piece.len());
         }
         answer.body = read.freeze();
-        if let Some(trailers) = body.trailers().await.map_err(failed)? {
+        if let Some(trailers) = body.trailers().await? {
             let field = |name: &str| trailers.get(name).map(|value| Bytes::copy_from_slice(value.as_bytes()));
-            answer.status = field("grpc-status");
-            answer.message = field("grpc-message").unwrap_or_default();
+            answer.status = field("grpc-status").or(answer.status);
+            answer.message = field("grpc-message").unwrap_or(answer.message);
         }
         Ok(answer)
     }
@@ -205,8 +238,8 @@ struct Watched {
     end: Rc<RefCell<Option<Failure>>>,
 }
 
-/// How an answer of HTTP/1 begins. As a frame it would be one of five megabytes.
-const HTTP_1: &[u8] = b"HTTP/";
+/// How an answer of HTTP/1 begins. As the length of a frame it would be five megabytes, which nobody has allowed.
+const HTTP_1: &[u8] = b"HTT";
 
 impl Watched {
     fn ended(&self, call: &'static str, error: &io::Error) {
@@ -223,7 +256,7 @@ impl Watched {
             let line = self.first.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
             let text = format!("upstream does not speak HTTP/2, it answered \"{}\"", grpc::printable(line));
             *self.end.borrow_mut() = Some(Failure::Invalid(text));
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(io::ErrorKind::Other.into());
         }
         Ok(())
     }
@@ -269,5 +302,213 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Address;
+    use h2::{Reason, server};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
+
+    /// What a peer does with one question.
+    #[derive(Clone, Copy)]
+    enum Does {
+        /// A head with these fields, this body, and these trailers.
+        Says(&'static [(&'static str, &'static str)], &'static [u8], &'static [(&'static str, &'static str)]),
+        /// The same for a head without a body.
+        Refuses(u16, &'static [(&'static str, &'static str)]),
+        Resets(Reason),
+        GoesAway(Reason),
+        Hangs,
+        Leaves,
+    }
+
+    const GRPC: &[(&str, &str)] = &[("content-type", "application/grpc")];
+    const WELL: Does = Does::Says(GRPC, SERVING, &[("grpc-status", "0")]);
+
+    fn response(status: u16, fields: &[(&'static str, &'static str)]) -> ::http::Response<()> {
+        let response = ::http::Response::builder().status(status);
+        fields.iter().fold(response, |response, (name, value)| response.header(*name, *value)).body(()).unwrap()
+    }
+
+    /// Serves one connection: what each question was.
+    async fn serve(stream: TcpStream, does: Vec<Does>) -> Vec<String> {
+        let mut connection = server::handshake(stream).await.unwrap();
+        let mut asked = Vec::new();
+        let mut kept = Vec::new();
+        for does in does {
+            let Some(Ok((request, mut respond))) = connection.accept().await else { return asked };
+            let path = request.uri().to_string();
+            let mut body = request.into_body();
+            let mut said = Vec::new();
+            // The frames move while the connection is asked for the next.
+            let reading = async {
+                while let Some(piece) = body.data().await {
+                    said.extend_from_slice(&piece.unwrap());
+                }
+            };
+            tokio::select! { () = reading => {}, _ = connection.accept() => {} }
+            asked.push(format!("{path} {}", String::from_utf8_lossy(&said).escape_debug()));
+            match does {
+                Does::Says(fields, body, trailers) => {
+                    let mut sending = respond.send_response(response(200, fields), false).unwrap();
+                    sending.send_data(Bytes::from_static(body), trailers.is_empty()).unwrap();
+                    if !trailers.is_empty() {
+                        sending.send_trailers(response(200, trailers).headers().clone()).unwrap();
+                    }
+                }
+                Does::Refuses(status, fields) => drop(respond.send_response(response(status, fields), true).unwrap()),
+                Does::Resets(reason) => respond.send_reset(reason),
+                Does::GoesAway(reason) => connection.abrupt_shutdown(reason),
+                Does::Hangs => kept.push(respond),
+                Does::Leaves => return asked,
+            }
+        }
+        while connection.accept().await.is_some() {}
+        asked
+    }
+
+    /// Runs what needs a `LocalSet`.
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, future)
+    }
+
+    /// A peer that serves its connections one after the other.
+    async fn peer(connections: Vec<Vec<Does>>) -> (Target, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::new(Address::Tcp(listener.local_addr().unwrap()));
+        let serving = async move {
+            let mut asked = Vec::new();
+            for does in connections {
+                asked.extend(serve(listener.accept().await.unwrap().0, does).await);
+            }
+            asked
+        };
+        (target, tokio::task::spawn_local(serving))
+    }
+
+    fn question(service: &str) -> Question {
+        Question::new(service.as_bytes(), b"app", std::iter::empty()).unwrap()
+    }
+
+    /// What comes of a question, in the words for a log.
+    async fn put(line: &mut Line, target: &Target, wanted: u32) -> String {
+        match line.put(target, &question("")).await {
+            Ok(answer) => answer.judge(wanted).err().unwrap_or_default(),
+            Err(failure) => failure.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_server_is_asked_by_the_protocol_and_its_answer_judged() {
+        run(async {
+            let (target, peer) = peer(vec![vec![WELL]]).await;
+            let answer = Line::default().put(&target, &question("a.B")).await.unwrap();
+            assert_eq!((answer.judge(0), &answer.body[..]), (Ok(()), SERVING));
+            let asked = r"http://app/grpc.health.v1.Health/Check \0\0\0\0\u{5}\n\u{3}a.B";
+            assert_eq!(peer.await.unwrap(), [asked]);
+        });
+    }
+
+    #[test]
+    fn whatever_else_a_server_does_is_told() {
+        let plain = &[("content-type", "text/html")];
+        for (does, wanted, expected) in [
+            (WELL, 0, ""),
+            (Does::Says(GRPC, b"\0\0\0\0\x02\x08\x02", &[("grpc-status", "0")]), 0, "NOT_SERVING"),
+            (Does::Says(GRPC, SERVING, &[]), 0, "no grpc-status"),
+            (Does::Says(GRPC, &[0; 5000], &[("grpc-status", "0")]), 0, "upstream sent too big message"),
+            (
+                Does::Refuses(200, &[("grpc-status", "12"), ("grpc-message", "none such")]),
+                0,
+                "grpc-status 12 (UNIMPLEMENTED): none such",
+            ),
+            (Does::Refuses(200, &[("grpc-status", "12")]), 12, ""),
+            (Does::Says(GRPC, b"", &[("grpc-status", "12")]), 12, ""),
+            (Does::Refuses(503, plain), 0, "status 503 and no grpc-status"),
+            (Does::Says(plain, &[b'x'; 5000], &[]), 0, "content type \"text/html\" is not gRPC's"),
+            (Does::Resets(Reason::REFUSED_STREAM), 0, "upstream rejected request with error 7 (REFUSED_STREAM)"),
+            (Does::GoesAway(Reason::ENHANCE_YOUR_CALM), 0, "upstream sent goaway with error 11 (ENHANCE_YOUR_CALM)"),
+            (Does::Leaves, 0, "upstream prematurely closed connection"),
+            (Does::Hangs, 0, "upstream timed out (110: Connection timed out)"),
+        ] {
+            run(async {
+                let (mut target, _peer) = peer(vec![vec![does]]).await;
+                if matches!(does, Does::Hangs) {
+                    target.patience = Duration::from_millis(50);
+                }
+                assert_eq!(put(&mut Line::default(), &target, wanted).await, expected);
+            });
+        }
+    }
+
+    #[test]
+    fn a_peer_that_does_not_speak_http_2_is_told() {
+        let old = "upstream does not speak HTTP/2, it answered";
+        for (said, expected) in [
+            (vec!["HTTP/1.1 400 Bad Request\r\n\r\n"], format!("{old} \"HTTP/1.1 400 Bad Request\"")),
+            (vec!["HT", "TP", "/1.0 505 No\r\n"], format!("{old} \"HTTP\"")),
+            (vec!["-ERR unknown command\r\n"], "upstream sent invalid HTTP/2".to_owned()),
+            (vec![], "upstream prematurely closed connection".to_owned()),
+        ] {
+            run(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let target = Target::new(Address::Tcp(listener.local_addr().unwrap()));
+                let serving = tokio::task::spawn_local(async move {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    for piece in said {
+                        stream.write_all(piece.as_bytes()).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    stream.shutdown().await.unwrap();
+                    // Closed with bytes unread, it would be reset.
+                    while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+                });
+                let why = put(&mut Line::default(), &target, 0).await;
+                assert!(why.starts_with(&expected), "{why:?}, not {expected:?}");
+                serving.await.unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn a_connection_is_kept_while_it_is_young_and_replaced_once_it_is_dead() {
+        run(async {
+            let away = Does::GoesAway(Reason::NO_ERROR);
+            let (target, peer) =
+                peer(vec![vec![WELL, WELL, Does::Leaves], vec![WELL, away], vec![WELL], vec![WELL]]).await;
+            let mut line = Line::kept(Some(Duration::from_secs(60)));
+            // The third is asked anew over another connection, and so is the fourth.
+            for number in 0..4 {
+                assert_eq!(put(&mut line, &target, 0).await, "", "{number}");
+            }
+            line.keep = Some(Duration::ZERO);
+            assert_eq!(put(&mut line, &target, 0).await, "");
+            drop(line);
+            assert_eq!(peer.await.unwrap().len(), 7);
+        });
+    }
+
+    #[test]
+    fn nobody_there_and_nobody_answering_are_told_apart() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = Address::Tcp(listener.local_addr().unwrap());
+            let silent = Target::new(address.clone()).within(Duration::from_millis(50));
+            assert!(matches!(Line::default().put(&silent, &question("")).await, Err(Failure::Timeout)));
+            drop(listener);
+            let gone = Line::default().put(&Target::new(address), &question("")).await;
+            assert!(matches!(gone, Err(Failure::Connect(..))));
+        });
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod balance;
 pub mod body;
+pub mod cache;
 pub mod connect;
 pub mod edit;
 pub mod failure;

@@ -7,9 +7,10 @@ use super::{
     peer::{Peer, ServerLine},
     resolve::Resolved,
 };
+use crate::lock;
 use std::{
     ops::Deref,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
 };
 
 /// A name of a group: one that is written, or one that joined.
@@ -129,7 +130,7 @@ impl Group {
     }
 
     pub(super) fn joined(&self) -> MutexGuard<'_, Vec<Arc<Resolved>>> {
-        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.joined)
     }
 
     /// Takes over the names that joined the generation before; each is to be looked up anew by this one.

@@ -1,4 +1,5 @@
-//! `_store`: an answer is kept as a file that others can serve (`ngx_http_upstream_store`).
+//! An answer is written to a file as it comes: one that others can serve (`_store`, `ngx_http_upstream_store`), or one of a
+//! cache.
 
 use crate::{
     config::values::TempPath,
@@ -8,6 +9,7 @@ use crate::{
         temp_files::{self, NotCreated},
     },
     observe::error_log::Level,
+    upstream::cache::Entry,
 };
 use std::{
     fs::{self, File},
@@ -18,9 +20,7 @@ use std::{
 
 /// An answer on its way into a file. Unless it came whole, nothing is left of it.
 pub struct Store {
-    /// Where it is to be.
-    to: Vec<u8>,
-    placing: Placing,
+    target: Target,
     /// `Content-Length` of the answer.
     expected: Option<u64>,
     file: File,
@@ -28,6 +28,12 @@ pub struct Store {
     temporary: Option<PathBuf>,
     length: u64,
     log: Log,
+}
+
+/// Where it is to be.
+enum Target {
+    Place(Vec<u8>, Placing),
+    Cache(Box<Entry>),
 }
 
 impl Store {
@@ -41,9 +47,25 @@ impl Store {
         placing: Placing,
         expected: Option<u64>,
     ) -> Result<Box<Self>, NotCreated> {
-        let (file, temporary) = temp_files::create(folder)?;
-        let (temporary, log) = (Some(temporary), Log::default());
-        Ok(Box::new(Self { to, placing, expected, file, temporary, length: 0, log }))
+        Ok(Self::new(Target::Place(to, placing), expected, temp_files::create(folder)?))
+    }
+
+    /// Begins a file of a cache, which may use that folder, with what stands before the body.
+    ///
+    /// # Errors
+    /// [`NotCreated`].
+    pub fn cache(folder: &TempPath, entry: Box<Entry>, start: &[u8]) -> Result<Box<Self>, NotCreated> {
+        let made = match entry.beside() {
+            Some(place) => temp_files::create_beside(&place)?,
+            None => temp_files::create(folder)?,
+        };
+        let mut store = Self::new(Target::Cache(entry), None, made);
+        store.write(start);
+        Ok(store)
+    }
+
+    fn new(target: Target, expected: Option<u64>, (file, temporary): (File, PathBuf)) -> Box<Self> {
+        Box::new(Self { target, expected, file, temporary: Some(temporary), length: 0, log: Log::default() })
     }
 
     /// Keeps a piece of the body.
@@ -62,10 +84,17 @@ impl Store {
         if self.expected.is_some_and(|expected| expected != self.length) {
             return;
         }
-        if let Some(path) = &self.temporary
-            && place(&mut self.log, path.as_os_str().as_bytes(), &self.to, &self.placing).is_ok()
-        {
-            self.temporary = None;
+        let Some(path) = &self.temporary else { return };
+        match &mut self.target {
+            Target::Place(to, placing) => {
+                if place(&mut self.log, path.as_os_str().as_bytes(), to, placing).is_ok() {
+                    self.temporary = None;
+                }
+            }
+            Target::Cache(entry) => {
+                entry.store(path, &self.file, &mut self.log);
+                self.temporary = None;
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! `api`: every path and method over the real program, changes of upstreams under load and over reloads, and the file of
 //! `state` when the server is killed at any moment.
 
+mod caches;
 mod changes;
 mod load;
 mod names;

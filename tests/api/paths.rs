@@ -9,7 +9,7 @@ fn whole(peer: &Backend) -> Api {
     Api::new(
         &format!(
             "limit_conn_zone $uri zone=conns:64k; limit_req_zone $uri zone=reqs:64k rate=1000r/s; \
-             resolver 127.0.0.1 status_zone=names; \
+             resolver 127.0.0.1 status_zone=names; proxy_cache_path kept keys_zone=answers:64k; \
              upstream app {{ zone app 64k; server {}; queue 3; }} upstream fixed {{ server 127.0.0.1:1; }}",
             peer.address()
         ),
@@ -38,7 +38,8 @@ fn every_path_answers_with_its_object_to_get_and_with_its_length_to_head() {
         ("/http/location_zones/main", "requests responses discarded received sent"),
         ("/http/limit_conns/conns", "passed rejected rejected_dry_run"),
         ("/http/limit_reqs/reqs", "passed delayed rejected delayed_dry_run rejected_dry_run"),
-        ("/http/caches/", ""),
+        ("/http/caches/", "answers"),
+        ("/http/caches/answers", "size cold hit stale updating revalidated miss expired bypass"),
         ("/http/keyvals/", ""),
         ("/http/upstreams/", "app"),
         ("/http/upstreams/app", "peers keepalive zombies zone queue"),

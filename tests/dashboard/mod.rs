@@ -43,7 +43,8 @@ impl Scene {
              resolver 127.0.0.1:1; resolver_on_start retry; \
              upstream later {{ zone later 64k; server nobody.invalid; }} \
              upstream app {{ zone app 64k; {servers} }} \
-             server {{ listen 127.0.0.1:{port}; status_zone '<img src=x onerror=alert(1)>'; limit_req zone=rate burst=99 nodelay; \
+             server {{ listen 127.0.0.1:{port}; status_zone '<img src=x onerror=alert(1)>'; \
+             limit_req zone=rate burst=99 nodelay; \
              location / {{ status_zone main; proxy_pass http://app; health_check interval=500ms; }} \
              location /api {{ {api} }} location /dashboard {{ dashboard; }} }}"
         )

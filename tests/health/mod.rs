@@ -1,5 +1,7 @@
 //! Health checks of the running program: peers that fail theirs leave and come back, and a reload knows of them.
 
+mod grpc;
+
 use crate::support::backend::{Backend, Reply};
 use crate::support::client::{Connection, Request};
 use crate::support::names::Names;

@@ -1,7 +1,7 @@
 //! Where to listen and where to connect, as nginx writes it (`ngx_parse_url`): `80`, `*:80`, `host:port`,
 //! `[::1]:80`, `unix:/path`, with a URI part where a directive allows one.
 
-use super::numbers::parse_number;
+use super::numbers::{parse_number, parse_port};
 use crate::config::Scope;
 use std::{
     fmt,
@@ -185,10 +185,7 @@ fn looks_like_ports(text: &[u8]) -> bool {
 }
 
 fn ports(text: &[u8], range: bool) -> Result<(u16, u16), &'static str> {
-    let port = |text: &[u8]| match parse_number(text).map(u16::try_from) {
-        Some(Ok(port @ 1..)) => Ok(port),
-        _ => Err("invalid port"),
-    };
+    let port = |text: &[u8]| parse_port(text).ok_or("invalid port");
     match memchr::memchr(b'-', text).filter(|_| range) {
         None => port(text).map(|port| (port, port)),
         Some(at) => {

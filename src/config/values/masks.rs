@@ -10,23 +10,42 @@ pub trait Choices: 'static {
     const CHOICES: &'static [(&'static str, u32)];
     /// Where nothing is said.
     const DEFAULT: u32;
+    /// A word that leaves nothing of the others: `off`.
+    const OFF: u32 = 0;
 }
 
 /// What the mentions of a directive at one level say together; they hide those above (`ngx_conf_set_bitmask_slot`).
 pub struct Mask<C>(u32, PhantomData<C>);
 
-impl<C> Mask<C> {
+impl<C: Choices> Mask<C> {
+    /// As if these were named.
+    pub const fn of(bits: u32) -> Self {
+        Self(bits, PhantomData)
+    }
+
+    /// What was named, none with [`Choices::OFF`].
+    pub fn bits(self) -> u32 {
+        if self.0 & C::OFF == 0 { self.0 } else { 0 }
+    }
+
     /// Whether any of the bits was named.
-    pub fn has(&self, bits: u32) -> bool {
-        self.0 & bits != 0
+    pub fn has(self, bits: u32) -> bool {
+        self.bits() & bits != 0
+    }
+
+    /// Whether all of them were.
+    pub fn covers(self, bits: u32) -> bool {
+        self.bits() & bits == bits
     }
 }
 
 impl<C> Clone for Mask<C> {
     fn clone(&self) -> Self {
-        Self(self.0, PhantomData)
+        *self
     }
 }
+
+impl<C> Copy for Mask<C> {}
 
 impl<C> std::fmt::Debug for Mask<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -87,6 +87,11 @@ pub fn parse_number(text: &[u8]) -> Option<usize> {
     std::str::from_utf8(text).ok()?.parse::<usize>().ok().filter(|number| isize::try_from(*number).is_ok())
 }
 
+/// A port that one can connect to.
+pub fn parse_port(text: &[u8]) -> Option<u16> {
+    parse_number(text).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}
+
 /// `ngx_parse_size`: a number with `k` or `m`.
 pub fn parse_size(text: &[u8]) -> Option<usize> {
     let (digits, unit) = match text.split_last()? {

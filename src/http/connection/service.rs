@@ -7,7 +7,9 @@ use crate::{
         body::{Body, BodyError, Outgoing, RequestBody},
         exchange::{Exchange, Method},
         heads::{Framing, Incoming, Refusal, RequestHead, Sending, ServerHandle},
-        limit_rate, pipeline,
+        limit_rate,
+        modules::core::Browsers,
+        pipeline,
         response::{self, Response},
         uri, zones,
     },
@@ -213,9 +215,11 @@ pub fn keeps(exchange: &Exchange, response: &Response, framing: Framing) -> bool
     let connection = &exchange.connection;
     let core = &exchange.location.settings.core;
     let disable = core.keepalive_disable;
-    let disabled = (disable.msie6 && exchange.method == Method::Post || disable.safari) && {
+    let (msie6, safari) =
+        (disable.has(Browsers::MSIE6) && exchange.method == Method::Post, disable.has(Browsers::SAFARI));
+    let disabled = (msie6 || safari) && {
         let agent = Agent::of(exchange);
-        agent.msie6 && exchange.method == Method::Post && disable.msie6 || agent.safari && disable.safari
+        agent.msie6 && msie6 || agent.safari && safari
     };
     exchange.head.keepalive()
         && !response.close

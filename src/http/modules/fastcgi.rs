@@ -10,6 +10,7 @@ use crate::{
     observe::error_log::Level,
     syntax::Fault,
     upstream::{
+        cache::{self, Caching},
         pass::{
             Passing, Request, Sends,
             cgi::{self, Param, Pass, Protocol},
@@ -25,6 +26,7 @@ use std::{cell::OnceCell, sync::Arc};
 pub struct Conf {
     pub pass: Option<Pass>,
     pub passing: Passing,
+    pub caching: Caching,
     pub params: List<Param>,
     /// What `$fastcgi_script_name` has behind a slash at its end.
     pub index: Bytes,
@@ -45,9 +47,11 @@ impl Module for Conf {
 
     fn families(declarations: &mut Declarations<'_, Self>) {
         declarations.family("fastcgi", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+        declarations.family("fastcgi", cache::settings::DIRECTIVES, &[], |conf| &mut conf.caching);
     }
 
     fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
+        self.caching.settle("fastcgi", &mut self.passing, scope, level)?;
         self.passing.settle("fastcgi", scope, level)
     }
 
@@ -107,7 +111,7 @@ fn split(exchange: &Exchange) -> (Bytes, Bytes) {
     }
 }
 
-const PROTOCOL: Protocol = Protocol { scheme: "fastcgi://", bare: |url| Ok(url), hidden: &["Status"] };
+static PROTOCOL: Protocol = Protocol { directive: "fastcgi", scheme: "fastcgi://", dialect: Dialect::FastCgi(fastcgi::Reading { keep: false, catch: Vec::new() }), bare: |url| Ok(url), hidden: &["Status"] };
 
 /// Passes the request to the location's server.
 pub async fn content(exchange: &mut Exchange) -> Phase {
@@ -115,7 +119,7 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let Some(pass) = &conf.pass else { return Phase::Continue(()) };
     // By now the path may be another one.
     exchange.state.fastcgi = State::default();
-    cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, true, |exchange| request(exchange, &conf)).await
+    cgi::answer(exchange, &PROTOCOL, pass, (&conf.passing, &conf.caching), true, |exchange| request(exchange, &conf)).await
 }
 
 /// The packet for a request.

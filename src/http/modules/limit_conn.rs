@@ -9,12 +9,13 @@ use crate::{
         phase::{Phase, status},
         variables::Variable,
     },
+    lock,
     syntax::Fault,
 };
 use std::{
     collections::HashMap,
     ops::RangeInclusive,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 #[derive(Clone, Debug, Default)]
@@ -126,7 +127,7 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, u64>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Room, static_files};
 use crate::{
     config::{
-        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, Kind, LEVELS,
-        LOCATION, Module, Scope,
+        Args, Contexts, Declarations, Directive, FromArgs, Handle, IF_IN_LOCATION, Kind, LEVELS, LOCATION, Module,
+        Scope, values::{Choices, Mask},
     },
     http::{
         exchange::Exchange,
@@ -20,13 +20,13 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::{ops::RangeInclusive, sync::Arc};
+use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 pub struct Conf {
     pub pass: Option<Server>,
     pub passing: Passing,
-    pub next_upstream: Next,
+    pub next_upstream: Mask<Next>,
     /// A value with this flag is gzipped; 0 is none.
     pub gzip_flag: usize,
 }
@@ -42,7 +42,7 @@ impl Default for Conf {
             pass_request_body: false,
             ..Passing::default()
         };
-        Self { pass: None, passing, next_upstream: Next::default(), gzip_flag: 0 }
+        Self { pass: None, passing, next_upstream: Mask::default(), gzip_flag: 0 }
     }
 }
 
@@ -55,8 +55,6 @@ const EXCEPT: &[&str] = &[
     "_max_temp_file_size",
     "_temp_file_write_size",
     "_temp_path",
-    "_store",
-    "_store_access",
     "_store",
     "_store_access",
     "_request_buffering",
@@ -85,7 +83,7 @@ impl Module for Conf {
     }
 
     fn settle(&mut self, _scope: &Scope<'_>, _level: Contexts) -> Result<(), Fault> {
-        self.passing.next_upstream.0 = self.next_upstream.0;
+        self.passing.next_upstream = Mask::of(self.next_upstream.bits());
         Ok(())
     }
 
@@ -125,10 +123,10 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         head_only: false,
         keepalive: true,
     };
-    let rules = Rules { not_found: true, ..Rules::default() };
+    let rules = Rules { not_found: true, ..Rules::new(&conf.passing, "memcached") };
     let connecting = conf.passing.connecting(exchange);
-    let (passing, uri) = (&conf.passing, Bytes::new());
-    let job = Job { group, passing, connecting, rules, request, scheme: "memcached://", uri };
+    let uri = Bytes::new();
+    let job = Job { group, connecting, rules, request, scheme: "memcached://", uri };
     let mut phase = pass::pass(exchange, &job).await;
     if let Phase::Break(Break::Answer(response)) = &mut phase {
         response.content_type = Some(static_files::content_type(exchange));
@@ -152,31 +150,18 @@ impl FromArgs for Server {
 }
 
 /// `memcached_next_upstream`: the cases in which another peer is asked, in memcached's terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next(pub u32);
+pub struct Next;
 
-impl Default for Next {
-    fn default() -> Self {
-        Self(cases::ERROR | cases::TIMEOUT)
-    }
-}
-
-impl FromArgs for Next {
-    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
-
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        settings::chosen(
-            args,
-            &[
-                ("error", cases::ERROR),
-                ("timeout", cases::TIMEOUT),
-                ("invalid_response", cases::INVALID_HEADER),
-                ("not_found", cases::HTTP_404),
-                ("off", cases::OFF),
-            ],
-        )
-        .map(Self)
-    }
+impl Choices for Next {
+    const CHOICES: &'static [(&'static str, u32)] =
+        &[        ("error", cases::ERROR),
+        ("timeout", cases::TIMEOUT),
+        ("invalid_response", cases::INVALID_HEADER),
+        ("not_found", cases::HTTP_404),
+        ("off", cases::OFF),
+    ];
+    const DEFAULT: u32 = cases::ERROR | cases::TIMEOUT;
+    const OFF: u32 = cases::OFF;
 }
 
 #[cfg(test)]
@@ -207,7 +192,7 @@ mod tests {
 
     #[test]
     fn another_peer_is_asked_in_its_own_cases() {
-        let next = |text: &str| conf(text).memcached.passing.next_upstream.0;
+        let next = |text: &str| conf(text).memcached.passing.next_upstream.bits();
         assert_eq!(next("memcached_gzip_flag 2;"), cases::ERROR | cases::TIMEOUT);
         assert_eq!(
             next("memcached_next_upstream not_found invalid_response;"),

@@ -2,7 +2,10 @@
 
 use super::{Room, core::put};
 use crate::{
-    config::{Args, Directive, FromArgs, LEVELS, Module, Slot, values::ip_text},
+    config::{
+        Args, Directive, FromArgs, LEVELS, Module, Slot,
+        values::{ip_text, parse_port},
+    },
     http::{exchange::Exchange, network::Network, variables::Variable},
     syntax::Fault,
 };
@@ -100,9 +103,7 @@ fn parse(text: &[u8]) -> Option<(IpAddr, u16)> {
         },
         None => text.split_once(':')?,
     };
-    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-    let port = port.parse().ok().filter(|port| digits && *port > 0)?;
-    Some((address.parse().ok()?, port))
+    Some((address.parse().ok()?, parse_port(port.as_bytes())?))
 }
 
 /// Who may say who the client is; one mention of `set_real_ip_from` hides those of the level above.

@@ -8,6 +8,7 @@ use crate::{
     http::{exchange::Exchange, phase::Phase},
     syntax::Fault,
     upstream::{
+        cache::{self, Caching},
         pass::{
             Passing, Request, Sends,
             cgi::{self, Param, Pass, Protocol},
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub struct Conf {
     pub pass: Option<Pass>,
     pub passing: Passing,
+    pub caching: Caching,
     pub params: List<Param>,
 }
 
@@ -33,9 +35,11 @@ impl Module for Conf {
 
     fn families(declarations: &mut Declarations<'_, Self>) {
         declarations.family("scgi", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+        declarations.family("scgi", cache::settings::DIRECTIVES, &[], |conf| &mut conf.caching);
     }
 
     fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
+        self.caching.settle("scgi", &mut self.passing, scope, level)?;
         self.passing.settle("scgi", scope, level)
     }
 
@@ -50,14 +54,14 @@ impl Room for Conf {
     type State = ();
 }
 
-const PROTOCOL: Protocol = Protocol { scheme: "scgi://", bare: |url| Ok(url), hidden: &["Status"] };
+static PROTOCOL: Protocol = Protocol { directive: "scgi", scheme: "scgi://", dialect: Dialect::Cgi, bare: |url| Ok(url), hidden: &["Status"] };
 
 /// Passes the request to the location's server.
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let conf = Arc::clone(&exchange.location.settings.scgi);
     let Some(pass) = &conf.pass else { return Phase::Continue(()) };
     let streams = !exchange.head.chunked;
-    cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, streams, |exchange| Ok(request(exchange, &conf))).await
+    cgi::answer(exchange, &PROTOCOL, pass, (&conf.passing, &conf.caching), streams, |exchange| Ok(request(exchange, &conf))).await
 }
 
 /// The packet for a request.

@@ -4,7 +4,7 @@ use super::{Room, upstream};
 use crate::{
     config::{
         Args, Contexts, Declarations, Directive, FromArgs, IF_IN_LOCATION, LEVELS, LOCATION, Module, SERVER, Scope,
-        values::{Wants, parse_known_url},
+        values::{Wants, parse_known_url}, values::{Choices, Mask},
     },
     http::{
         exchange::{Exchange, Method},
@@ -26,7 +26,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 pub struct Conf {
     pub pass: Option<Pass>,
     pub passing: Passing,
-    pub next_upstream: Next,
+    pub next_upstream: Mask<Next>,
 }
 
 /// What a tunnel, which knows no requests and no answers, has no use for, and what is otherwise with it.
@@ -63,7 +63,7 @@ impl Module for Conf {
     }
 
     fn settle(&mut self, _scope: &Scope<'_>, _level: Contexts) -> Result<(), Fault> {
-        self.passing.next_upstream.0 = self.next_upstream.0;
+        self.passing.next_upstream = Mask::of(self.next_upstream.bits());
         Ok(())
     }
 
@@ -86,10 +86,10 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     }
     let group = match &conf.pass {
         None => return Phase::Continue(()),
-        Some(Pass::Group(cgi::Pass::Group(handle))) => {
+        Some(Pass(cgi::Pass::Group(handle))) => {
             exchange.http.upstreams[handle.0 as usize].clone().ok_or((500, String::new()))
         }
-        Some(Pass::Group(cgi::Pass::Variable(template)) | Pass::Asked(template)) => {
+        Some(Pass(cgi::Pass::Variable(template))) => {
             let url = template.evaluate_bytes(exchange);
             match parse_known_url(&url, Wants::default()) {
                 // On the heap: looking names up is large and rare, and every request carries what may be awaited.
@@ -117,49 +117,36 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         head_only: false,
         keepalive: false,
     };
-    let (passing, connecting) = (&conf.passing, conf.passing.connecting(exchange));
-    let rules = Rules { tunnel: true, ..Rules::default() };
-    let job = Job { group, passing, connecting, rules, request, scheme: "", uri: Bytes::new() };
+    let connecting = conf.passing.connecting(exchange);
+    let rules = Rules { tunnel: true, ..Rules::new(&conf.passing, "tunnel") };
+    let job = Job { group, connecting, rules, request, scheme: "", uri: Bytes::new() };
     pass::pass(exchange, &job).await
 }
 
-/// Where `tunnel_pass` leads.
+/// Where `tunnel_pass` leads: without an argument to where the client asks to be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pass {
-    Group(cgi::Pass),
-    /// Without an argument: where the client asks to be connected to.
-    Asked(Template),
-}
+pub struct Pass(cgi::Pass);
 
 impl FromArgs for Pass {
     const TAKES: RangeInclusive<usize> = 0..=1;
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         if !args.words().is_empty() {
-            return cgi::Pass::from_args(args).map(Self::Group);
+            return cgi::Pass::from_args(args).map(Self);
         }
         let asked = Word { value: b"$host:$request_port".to_vec(), span: args.statement.name.span };
-        Template::compile(&asked, args.scope).map(Self::Asked)
+        Template::compile(&asked, args.scope).map(|asked| Self(cgi::Pass::Variable(asked)))
     }
 }
 
 /// `tunnel_next_upstream`: the cases in which another peer is asked: there are no answers that could be wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next(pub u32);
+pub struct Next;
 
-impl Default for Next {
-    fn default() -> Self {
-        Self(cases::ERROR | cases::TIMEOUT)
-    }
-}
-
-impl FromArgs for Next {
-    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
-
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let named = [("error", cases::ERROR), ("timeout", cases::TIMEOUT), ("off", cases::OFF)];
-        settings::chosen(args, &named).map(Self)
-    }
+impl Choices for Next {
+    const CHOICES: &'static [(&'static str, u32)] =
+        &[("error", cases::ERROR), ("timeout", cases::TIMEOUT), ("off", cases::OFF)];
+    const DEFAULT: u32 = cases::ERROR | cases::TIMEOUT;
+    const OFF: u32 = cases::OFF;
 }
 
 #[cfg(test)]
@@ -185,7 +172,7 @@ mod tests {
     #[test]
     fn only_errors_and_timeouts_can_lead_to_another_peer() {
         assert_eq!(fault("tunnel_next_upstream http_500;"), "invalid value \"http_500\"");
-        let next = |text: &str| conf(&format!("tunnel_next_upstream {text};")).tunnel.passing.next_upstream.0;
+        let next = |text: &str| conf(&format!("tunnel_next_upstream {text};")).tunnel.passing.next_upstream.bits();
         assert_eq!([next("off"), next("error timeout"), next("timeout")], [0, 3, 2]);
     }
 

@@ -5,7 +5,7 @@ use super::{Room, upstream};
 use crate::{
     config::{
         Args, Contexts, Directive, FromArgs, Handle, Kind, LOCATION, Module,
-        values::{Address, parse_number},
+        values::{Address, parse_number, parse_port},
     },
     http::{
         exchange::{Exchange, Method},
@@ -135,11 +135,11 @@ fn address(body: &[u8], register: &Register) -> Result<SocketAddr, (u16, &'stati
         Some(ip) => ip.as_str().and_then(|ip| ip.parse::<IpAddr>().ok()).ok_or((400, "the address is not one"))?,
     };
     let port = match json.get(&register.port) {
-        Some(Value::Number(port)) => port.as_u64().and_then(|port| u16::try_from(port).ok()),
-        Some(Value::String(port)) => parse_number(port.as_bytes()).and_then(|port| u16::try_from(port).ok()),
+        Some(Value::Number(port)) => parse_port(port.to_string().as_bytes()),
+        Some(Value::String(port)) => parse_port(port.as_bytes()),
         _ => None,
     };
-    let port = port.filter(|port| *port > 0).ok_or((400, "the port is not one"))?;
+    let port = port.ok_or((400, "the port is not one"))?;
     if ip.is_unspecified() || ip.is_multicast() {
         return Err((400, "nobody can be reached there"));
     }
@@ -148,13 +148,12 @@ fn address(body: &[u8], register: &Register) -> Result<SocketAddr, (u16, &'stati
 
 /// The answer, and the group that has the server now.
 fn join(exchange: &Exchange, register: &Register, address: SocketAddr) -> (Phase, Option<Arc<Group>>) {
-    let server = address.to_string();
+    let own = exchange.http.upstreams.get(register.group.0 as usize).and_then(Option::as_ref);
+    let Some(own) = own else { return (failed(503), None) };
     // A reload may be about to put another group in the place of this one: its servers are looked at there.
-    for http in [Arc::clone(&exchange.http), exchange.connection.worker.http()] {
-        let own = exchange.http.upstreams.get(register.group.0 as usize).cloned().flatten();
-        let Some(name) = own.map(|group| group.name.clone()) else { break };
-        let Some(group) = http.upstreams.iter().flatten().find(|group| group.name == name) else { break };
-        let line = ServerLine { server: server.clone(), weight: register.weight, ..ServerLine::default() };
+    for http in [&exchange.http, &exchange.connection.worker.http()] {
+        let Some(group) = http.upstreams.iter().flatten().find(|group| group.name == own.name) else { break };
+        let line = ServerLine { server: address.to_string(), weight: register.weight, ..ServerLine::default() };
         match group.add_below(register.most, line, &Address::Tcp(address)) {
             Ok(Some((peer, added))) => {
                 if added {
@@ -165,7 +164,8 @@ fn join(exchange: &Exchange, register: &Register, address: SocketAddr) -> (Phase
                 return (succeeded(address.ip()), added.then(|| Arc::clone(group)));
             }
             Ok(None) => {
-                let text = format!("upstream \"{name}\" has {} servers already, {server} is not added", register.most);
+                let (name, most) = (&own.name, register.most);
+                let text = format!("upstream \"{name}\" has {most} servers already, {address} is not added");
                 exchange.log(Level::Warn, &text);
                 break;
             }

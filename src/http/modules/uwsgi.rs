@@ -9,6 +9,7 @@ use crate::{
     http::{exchange::Exchange, phase::Phase},
     syntax::Fault,
     upstream::{
+        cache::{self, Caching},
         pass::{
             Passing, Request, Sends,
             cgi::{self, Param, Pass, Protocol},
@@ -24,6 +25,7 @@ use std::sync::Arc;
 pub struct Conf {
     pub pass: Option<Server>,
     pub passing: Passing,
+    pub caching: Caching,
     pub params: List<Param>,
     pub modifier1: Modifier,
     pub modifier2: Modifier,
@@ -42,9 +44,11 @@ impl Module for Conf {
 
     fn families(declarations: &mut Declarations<'_, Self>) {
         declarations.family("uwsgi", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+        declarations.family("uwsgi", cache::settings::DIRECTIVES, &[], |conf| &mut conf.caching);
     }
 
     fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
+        self.caching.settle("uwsgi", &mut self.passing, scope, level)?;
         self.passing.settle("uwsgi", scope, level)
     }
 
@@ -59,14 +63,14 @@ impl Room for Conf {
     type State = ();
 }
 
-const PROTOCOL: Protocol = Protocol { scheme: "uwsgi://", bare: without_scheme, hidden: &[] };
+static PROTOCOL: Protocol = Protocol { directive: "uwsgi", scheme: "uwsgi://", dialect: Dialect::Cgi, bare: without_scheme, hidden: &[] };
 
 /// Passes the request to the location's server.
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let conf = Arc::clone(&exchange.location.settings.uwsgi);
     let Some(Server(pass)) = &conf.pass else { return Phase::Continue(()) };
     let streams = !exchange.head.chunked;
-    cgi::answer(exchange, &PROTOCOL, pass, &conf.passing, streams, |exchange| request(exchange, &conf)).await
+    cgi::answer(exchange, &PROTOCOL, pass, (&conf.passing, &conf.caching), streams, |exchange| request(exchange, &conf)).await
 }
 
 /// The packet for a request.

@@ -300,7 +300,7 @@ impl<P: Program> Master<P> {
     fn announce(&self) {
         let log = &self.birth.log;
         log.write(Level::Notice, "using the \"epoll\" event method");
-        log.write(Level::Notice, crate::cli::SERVER_VERSION);
+        log.write(Level::Notice, crate::cli::server_version());
         log.write(Level::Notice, format!("OS: {}", sys::kernel()));
         let (soft, hard) = super::user::open_files_limit();
         log.write(Level::Notice, format!("getrlimit(RLIMIT_NOFILE): {soft}:{hard}"));

@@ -8,8 +8,9 @@ mod machine;
 pub use machine::{Machine, Tally, Terms, Verdict};
 
 use super::{Group, Peer};
+use crate::lock;
 use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError,
+    Mutex, MutexGuard, OnceLock,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
@@ -88,8 +89,7 @@ impl Health {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // What is in it is whole at any time: a panic elsewhere must not stop the proxy.
-        self.known.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
+        lock(self.known.get_or_init(Box::default))
     }
 
     /// Says whether that changed anything, and whether somebody holds it now.

@@ -2,8 +2,8 @@
 //! (`ngx_http_upstream_process_headers`).
 
 use super::{
-    Answer, Job, Passing,
-    settings::{self, IgnoreHeaders},
+    Answer, Job, Passing, cached,
+    settings::{self, Steering},
 };
 use crate::{
     config::{
@@ -19,18 +19,22 @@ use crate::{
         phase::{Break, Phase, Redirect},
         placing::Placing,
         redirect,
-        response::Response,
+        response::{Response, Unsigned},
         uri,
     },
     observe::error_log::Level,
-    upstream::{Peer, Selection, store::Store},
+    upstream::{Peer, Selection, cache::Caching, store::Store},
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Instant};
 
 /// What a room does to an answer.
-#[derive(Default)]
 pub struct Rules<'j> {
+    pub passing: &'j Passing,
+    /// Where answers may be kept.
+    pub caching: Option<&'j Caching>,
+    /// What its directives begin with.
+    pub directive: &'static str,
     /// Fields that are not passed on unless asked for.
     pub hidden: &'static [&'static str],
     /// Rewrites `Location` and `Refresh`.
@@ -41,6 +45,22 @@ pub struct Rules<'j> {
     pub not_found: bool,
     /// There is no answer: the connection itself is one.
     pub tunnel: bool,
+}
+
+impl<'j> Rules<'j> {
+    /// The answer as it is, but for what the settings say; `directive` is what they begin with.
+    pub fn new(passing: &'j Passing, directive: &'static str) -> Self {
+        Self {
+            passing,
+            caching: None,
+            directive,
+            hidden: &[],
+            redirect: None,
+            cookie: None,
+            not_found: false,
+            tunnel: false,
+        }
+    }
 }
 
 /// What a field of an answer is to us.
@@ -107,8 +127,8 @@ pub(super) fn respond(
         attempt.status = if job.rules.tunnel { 0 } else { head.status };
     }
     let covered = exchange.location.settings.error_page.covers(head.status);
-    let intercepted =
-        job.rules.not_found && head.status == 404 || job.passing.intercept_errors && head.status >= 300 && covered;
+    let intercepted = job.rules.not_found && head.status == 404
+        || job.rules.passing.intercept_errors && head.status >= 300 && covered;
     let now = exchange.connection.worker.clock.millis();
     selection.answered(now);
     if let Some(sticky) = &job.group.sticky {
@@ -121,14 +141,15 @@ pub(super) fn respond(
         selection.passed_on(now);
     }
     body.hold(selection, began, job.source(peer));
-    let ignore = job.passing.ignore_headers;
-    // Holds behind a redirect, too.
-    if let Some(rate) = head.fields.get("x-accel-limit-rate").filter(|_| !ignore.has(IgnoreHeaders::LIMIT_RATE))
-        && let Some(rate) = parse_number(rate)
-    {
-        exchange.state.core.limit_rate = Some(rate as u64);
+    if let Some(response) = cached::instead(exchange, job, &head) {
+        body.forgo(false);
+        body.report(exchange);
+        return Phase::Break(Break::Answer(response));
     }
-    if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(IgnoreHeaders::REDIRECT)) {
+    let ignore = job.rules.passing.ignore_headers;
+    // Holds behind a redirect, too.
+    steer(exchange, &job.rules, &head.fields);
+    if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(Steering::REDIRECT)) {
         body.forgo(false);
         body.report(exchange);
         let target = target.to_vec();
@@ -145,36 +166,50 @@ pub(super) fn respond(
             challenges.for_each(|field| exchange.state.error_page.kept.add(field.clone()));
         }
         exchange.upstream_fields = head.fields;
+        cached::intercepted(exchange, job, head.status);
         return Phase::Break(Break::Status(head.status));
     }
-    let mut response = translate(exchange, job, &head);
-    exchange.upstream_fields = std::mem::take(&mut head.fields);
+    let mut response = translate(exchange, &job.rules, &head);
     if head.status == 101 && exchange.head.upgrade || job.rules.tunnel {
         response.upgrade = true;
-        exchange.tunnel_timeout = job.passing.read_timeout.0;
+        exchange.tunnel_timeout = job.rules.passing.read_timeout.0;
     }
+    let buffered = buffering(job.rules.passing, &head.fields) && !response.upgrade;
+    let kept = if buffered { cached::keep(exchange, job, &head) } else { None };
+    // What is not kept by now never will be.
+    exchange.state.upstream.cache.entry = None;
+    if let Some((status, zone)) = &exchange.state.upstream.cache.status {
+        body.count_for(Arc::clone(zone), *status);
+    }
+    let is_kept = kept.is_some();
+    if let Some(kept) = kept {
+        body.store(kept);
+    }
+    exchange.upstream_fields = std::mem::take(&mut head.fields);
     if response.bodyless(exchange) && !response.upgrade {
         body.forgo(exchange.method != Method::Head);
         body.report(exchange);
+        body.read_out(&exchange.connection.worker);
     } else {
-        if buffering(job.passing, &exchange.upstream_fields) {
-            if let Some(rate) = &job.passing.limit_rate {
+        if buffered {
+            if let Some(rate) = &job.rules.passing.limit_rate {
                 body.limit(parse_size(&rate.evaluate(exchange)).map_or(0, |rate| rate as u64));
             }
-            if let Some(bounds) = &job.passing.bounds {
-                body.buffer(Arc::clone(bounds));
-            }
-            if head.status == 200
+            if !is_kept
+                && head.status == 200
                 && let Some(store) = store(exchange, job, &head)
             {
                 body.store(store);
+            }
+            if let Some(bounds) = &job.rules.passing.bounds {
+                body.buffer(Arc::clone(bounds));
             }
         } else {
             // What is not buffered comes as fast as it can.
             exchange.state.core.limit_rate = Some(0);
         }
-        if job.passing.pass_trailers && head.chunked {
-            let (own, passing) = (job.rules.hidden, job.passing);
+        if job.rules.passing.pass_trailers && head.chunked {
+            let (own, passing) = (job.rules.hidden, job.rules.passing);
             let (hide, pass) = (passing.hide_header.clone(), passing.pass_header.clone());
             body.keep_trailers(
                 passing.buffer_size.0,
@@ -189,13 +224,13 @@ pub(super) fn respond(
 
 /// `_store`: the file that an answer is to be written to.
 fn store(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Option<Box<Store>> {
-    let to = match &job.passing.store {
+    let to = match &job.rules.passing.store.value {
         settings::Store::Off => return None,
         settings::Store::Place => files::path(exchange, &exchange.path)?,
         settings::Store::Path(path) => path.evaluate(exchange).into_owned(),
     };
-    let bounds = job.passing.bounds.as_ref().filter(|_| !to.is_empty())?;
-    let access = job.passing.store_access;
+    let bounds = job.rules.passing.bounds.as_ref().filter(|_| !to.is_empty())?;
+    let access = job.rules.passing.store_access;
     let modified = exchange.upstream_fields.get("last-modified").and_then(dates::parse_http_time);
     let placing = Placing { access: access.0, folders: Some(access.of_folder()), modified };
     let expected = head.content_length.filter(|_| !head.chunked);
@@ -205,7 +240,7 @@ fn store(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Option<Box<
 
 /// `_buffering`, unless the answer itself says something about it.
 fn buffering(passing: &Passing, fields: &Fields) -> bool {
-    let said = fields.get("x-accel-buffering").filter(|_| !passing.ignore_headers.has(IgnoreHeaders::BUFFERING));
+    let said = fields.get("x-accel-buffering").filter(|_| !passing.ignore_headers.has(Steering::BUFFERING));
     match said {
         Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
         Some(value) if value.eq_ignore_ascii_case(b"no") => false,
@@ -225,45 +260,63 @@ fn carry(exchange: &mut Exchange, job: &Job<'_>, field: &Field) {
     } else if is("content-disposition")
         || is("cache-control")
         || is("expires")
-        || is("accept-ranges") && !job.passing.force_ranges
+        || is("accept-ranges") && !job.rules.passing.force_ranges
     {
         exchange.state.error_page.kept.add(field.clone());
     }
 }
 
+/// `X-Accel-Limit-Rate`.
+pub(super) fn steer(exchange: &mut Exchange, rules: &Rules<'_>, fields: &Fields) {
+    let ignored = rules.passing.ignore_headers.has(Steering::LIMIT_RATE);
+    if let Some(rate) = fields.get("x-accel-limit-rate").filter(|_| !ignored).and_then(parse_number) {
+        exchange.state.core.limit_rate = Some(rate as u64);
+    }
+}
+
 /// The answer in our own terms.
-fn translate(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead) -> Box<Response> {
+pub(super) fn translate(exchange: &Exchange, rules: &Rules<'_>, head: &ResponseHead) -> Box<Response> {
     let mut response = Box::new(Response::new(head.status));
     response.status_line = (!head.status_line.is_empty()).then(|| head.status_line.clone());
     response.content_length = head.content_length.filter(|_| !head.chunked);
     response.close = head.version == (0, 9);
-    response.passed = true;
-    response.ranges = job.passing.force_ranges;
+    response.passed = !exchange.state.upstream.cache.keeps();
+    response.ranges = rules.passing.force_ranges;
+    response.single_range = true;
+    if rules.hidden.contains(&"Date") {
+        let passes = |name: &str| rules.passing.pass_header.iter().any(|known| same(known, name.as_bytes()));
+        response.without = Unsigned { server: passes("Server"), date: passes("Date") };
+    }
     for field in &head.fields {
-        take(exchange, job, field, &mut response);
+        take(exchange, rules, field, &mut response);
     }
     if let Some(charset) = head.fields.get("x-accel-charset")
-        && !job.passing.ignore_headers.has(IgnoreHeaders::CHARSET)
+        && !rules.passing.ignore_headers.has(Steering::CHARSET)
     {
         response.wanted_charset = Some(Bytes::copy_from_slice(charset));
     }
     response
 }
 
-fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Response) {
+fn take(exchange: &Exchange, rules: &Rules<'_>, field: &Field, response: &mut Response) {
     let meaning = meaning(&field.name);
     match meaning {
         Meaning::Type => return content_type(&field.value, response),
         Meaning::HopByHop => return,
-        _ if hidden(job, field, meaning) => return,
-        Meaning::AcceptRanges if job.passing.force_ranges => return,
+        _ if hidden(rules, field, meaning) => return,
+        Meaning::AcceptRanges if rules.passing.force_ranges => return,
+        // Of what is at hand whole, we serve the ranges.
+        Meaning::AcceptRanges if exchange.state.upstream.cache.has() => {
+            response.ranges = true;
+            return;
+        }
         Meaning::Encoding => response.encoded = true,
         _ => {}
     }
     let value = match meaning {
-        Meaning::Cookie => job.rules.cookie.and_then(|rewrite| rewrite(exchange, &field.value)).map(Bytes::from),
+        Meaning::Cookie => rules.cookie.and_then(|rewrite| rewrite(exchange, &field.value)).map(Bytes::from),
         Meaning::Location | Meaning::Refresh => {
-            let rewritten = job.rules.redirect.and_then(|redirect| redirect(exchange, &field.value)).map(Bytes::from);
+            let rewritten = rules.redirect.and_then(|redirect| redirect(exchange, &field.value)).map(Bytes::from);
             // What was rewritten becomes absolute, as redirects of our own do.
             rewritten.map(|to| if meaning == Meaning::Location { redirect::absolute(exchange, &to) } else { to })
         }
@@ -273,8 +326,8 @@ fn take(exchange: &Exchange, job: &Job<'_>, field: &Field, response: &mut Respon
 }
 
 /// Whether a field is kept from clients: by nature, or by `_hide_header`.
-fn hidden(job: &Job<'_>, field: &Field, meaning: Meaning) -> bool {
-    is_hidden(&field.name, meaning, job.rules.hidden, &job.passing.hide_header, &job.passing.pass_header)
+fn hidden(rules: &Rules<'_>, field: &Field, meaning: Meaning) -> bool {
+    is_hidden(&field.name, meaning, rules.hidden, &rules.passing.hide_header, &rules.passing.pass_header)
 }
 
 fn is_hidden(field: &[u8], meaning: Meaning, own: &[&str], hide: &List<Bytes>, pass: &List<Bytes>) -> bool {
@@ -287,7 +340,7 @@ fn is_hidden(field: &[u8], meaning: Meaning, own: &[&str], hide: &List<Bytes>, p
 /// length of those that came earlier.
 pub(super) fn hint(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead, before: &mut usize) {
     *before += head.length;
-    if *before > job.passing.buffer_size.0 {
+    if *before > job.rules.passing.buffer_size.0 {
         return exchange.log(Level::Info, "upstream sent too big early hints");
     }
     if exchange.depth > 0
@@ -298,7 +351,7 @@ pub(super) fn hint(exchange: &Exchange, job: &Job<'_>, head: &ResponseHead, befo
     }
     let mut hint = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     let line = hint.len();
-    for field in head.fields.iter().filter(|field| !hidden(job, field, meaning(&field.name))) {
+    for field in head.fields.iter().filter(|field| !hidden(&job.rules, field, meaning(&field.name))) {
         hint.extend_from_slice(&[&field.name[..], b": ", &field.value, b"\r\n"].concat());
     }
     if hint.len() > line {

@@ -127,7 +127,7 @@ async fn over(
     // Who answers before everything was sent gets no more of it, and nothing else, either.
     let keep = request.keepalive && !head.close && !head.upgrade && sending.is_done();
     let rest = link.body(&head, request.head_only);
-    let body = UpstreamBody::new(Lease { worker, key, link, keep }, rest, job.passing.read_timeout.0);
+    let body = UpstreamBody::new(Lease { worker, key, link, keep }, rest, job.rules.passing.read_timeout.0);
     Ok(Answer { head, body })
 }
 
@@ -142,10 +142,13 @@ async fn patiently(
 ) -> Result<ResponseHead, Failure> {
     let clock = &exchange.connection.worker.clock;
     let (mut moved, mut hinted) = (0, 0);
+    // The key stands before a head that is to be kept.
+    let kept = exchange.state.upstream.cache.entry.as_ref().map(|entry| entry.head_limit());
+    let size = kept.unwrap_or(job.rules.passing.buffer_size.0);
     let mut until = Instant::from_std(clock.instant());
     poll_fn(|cx| {
         loop {
-            let answer = link.poll_answer(cx, sending, job.passing.buffer_size.0);
+            let answer = link.poll_answer(cx, sending, size);
             for note in link.notes(matches!(answer, Poll::Ready(Err(Failure::Closed | Failure::Io(..))))) {
                 let text = format!("{note} while reading response header from upstream");
                 exchange.log_about(level(&note), &text, Some(&job.about(peer)));
@@ -167,7 +170,7 @@ async fn patiently(
             moved = counted;
             let blocked = link.meter.write_blocked();
             until = Instant::from_std(clock.instant())
-                + if blocked { job.passing.send_timeout.0 } else { job.passing.read_timeout.0 };
+                + if blocked { job.rules.passing.send_timeout.0 } else { job.rules.passing.read_timeout.0 };
         }
         // While the client has yet to send, the upstream is not to blame: `client_body_timeout` runs.
         while link.deadline.poll(cx, until).is_ready() {
@@ -175,7 +178,7 @@ async fn patiently(
                 let blocked = link.meter.write_blocked();
                 return Poll::Ready(Err(if blocked { Failure::SendTimeout } else { Failure::Timeout }));
             }
-            until = Instant::now() + job.passing.read_timeout.0;
+            until = Instant::now() + job.rules.passing.read_timeout.0;
         }
         Poll::Pending
     })

@@ -1,7 +1,7 @@
 //! What the rooms of the CGI-like protocols share: where requests go, and the parameters they are made of
 //! (`uwsgi_param`, `fastcgi_param`, `scgi_param`).
 
-use super::{Job, Passing, Request, Rules};
+use super::{Job, Passing, Request, Rules, cached};
 use crate::{
     config::{
         Args, FromArgs, Handle, List,
@@ -15,18 +15,22 @@ use crate::{
     },
     observe::error_log::Level,
     syntax::Fault,
-    upstream::Group,
+    upstream::{Group, cache::Caching, wire::answer::Dialect},
 };
 use bytes::Bytes;
 use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
 
 /// What one of the rooms is about.
 pub struct Protocol {
+    /// What its directives begin with.
+    pub directive: &'static str,
     /// For the log.
     pub scheme: &'static str,
+    /// In what answers come.
+    pub dialect: Dialect,
     /// What an URL may begin with, and what it may not begin with, taken off.
     pub bare: fn(&[u8]) -> Result<&[u8], &'static str>,
-    /// Fields that are not passed on unless asked for, in lower case.
+    /// Fields that are not passed on unless asked for, in any case.
     pub hidden: &'static [&'static str],
 }
 
@@ -36,7 +40,7 @@ pub async fn answer(
     exchange: &mut Exchange,
     protocol: &Protocol,
     pass: &Pass,
-    passing: &Passing,
+    (passing, caching): (&Passing, &Caching),
     streams: bool,
     request: impl FnOnce(&Exchange) -> Result<Request, String>,
 ) -> Phase {
@@ -53,6 +57,10 @@ pub async fn answer(
         }
     };
     super::prepare(exchange, passing, streams).await?;
+    let rules = Rules { hidden: protocol.hidden, caching: Some(caching), ..Rules::new(passing, protocol.directive) };
+    let key =
+        |exchange: &Exchange| caching.key.as_ref().map_or_else(Vec::new, |key| key.evaluate(exchange).into_owned());
+    cached::look_up(exchange, &rules, &protocol.dialect, key).await?;
     let request = match request(exchange) {
         Ok(request) => request,
         Err(text) => {
@@ -60,9 +68,8 @@ pub async fn answer(
             return Phase::Break(Break::Status(500));
         }
     };
-    let rules = Rules { hidden: protocol.hidden, ..Rules::default() };
     let connecting = passing.connecting(exchange);
-    let job = Job { group, passing, connecting, rules, request, scheme: protocol.scheme, uri: Bytes::new() };
+    let job = Job { group, connecting, rules, request, scheme: protocol.scheme, uri: Bytes::new() };
     super::pass(exchange, &job).await
 }
 
@@ -173,15 +180,26 @@ pub fn pairs<'e>(exchange: &'e Exchange, params: &'e List<Param>, passing: &Pass
             pairs.push((Cow::Borrowed(b"HTTP_HOST"), Cow::Owned(host)));
         }
     }
+    let given: Vec<&[u8]> = params.iter().filter_map(Param::field).collect();
+    // What is to be kept is asked for whole, and as if nobody had it.
+    let kept = exchange.state.upstream.cache.keeps();
+    if kept {
+        let (since, tag) = cached::questions(exchange);
+        for (name, value) in [(&b"HTTP_IF_MODIFIED_SINCE"[..], since), (b"HTTP_IF_NONE_MATCH", tag)] {
+            if !value.is_empty() && !given.iter().any(|given| given.eq_ignore_ascii_case(&name[5..])) {
+                pairs.push((Cow::Borrowed(name), Cow::Owned(value.to_vec())));
+            }
+        }
+    }
     if !passing.pass_request_headers {
         return pairs;
     }
     let fields = &exchange.head.fields;
-    let given: Vec<&[u8]> = params.iter().filter_map(Param::field).collect();
     for (at, field) in fields.iter().enumerate() {
         let same = |name: &[u8]| name.eq_ignore_ascii_case(&field.name);
         let earlier = fields.iter().take(at).any(|other| same(&other.name));
-        if earlier || !own_host && same(b"host") || given.iter().any(|name| stands_for(name, &field.name)) {
+        let own = kept && cached::OWN.iter().any(|name| same(name.as_bytes()));
+        if earlier || own || !own_host && same(b"host") || given.iter().any(|name| stands_for(name, &field.name)) {
             continue;
         }
         let separator: &[u8] = if same(b"cookie") { b"; " } else { b", " };

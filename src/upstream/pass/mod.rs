@@ -3,6 +3,7 @@
 
 mod answer;
 pub mod ask;
+pub mod cached;
 pub mod cgi;
 mod choose;
 pub mod settings;
@@ -48,7 +49,6 @@ pub fn is_part(level: Contexts) -> bool {
 /// What a room wants passed on.
 pub struct Job<'j> {
     pub group: Arc<Group>,
-    pub passing: &'j Passing,
     /// How connections are opened.
     pub connecting: Options,
     /// What is done to the answer.
@@ -69,18 +69,23 @@ pub struct Answer {
 /// Passes the request on and answers with what comes back.
 pub async fn pass(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
     let phase = attempts(exchange, job).await;
+    if let Phase::Break(Break::Status(status)) = phase {
+        cached::failed(exchange, job, status);
+    }
+    cached::count(exchange);
+    exchange.state.upstream.cache.entry = None;
     choose::keep_cookie(exchange);
     phase
 }
 
 async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
     // From here on the request ends if its client leaves: nobody would read the answer.
-    let goes_on = job.passing.ignore_client_abort || job.passing.store != settings::Store::Off;
-    exchange.connection.abortable.set(!goes_on);
+    let stored = job.rules.passing.store.value != settings::Store::Off || exchange.state.upstream.cache.keeps();
+    exchange.connection.abortable.set(!job.rules.passing.ignore_client_abort && !stored);
     let clock = &Rc::clone(&exchange.connection.worker).clock;
     let started = clock.instant();
     let mut selection = job.group.select(choose::client(exchange, &job.group));
-    selection.limit_tries(job.passing.next_upstream_tries);
+    selection.limit_tries(job.rules.passing.next_upstream_tries);
     let mut first = true;
     let mut new_pass = !exchange.tries.is_empty();
     loop {
@@ -101,7 +106,7 @@ async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
                 let about = format!("{}{}{}", job.scheme, job.group.name, String::from_utf8_lossy(&job.uri));
                 let asked = Asked { upstream: Some(&about), reason };
                 exchange.log_asked(Level::Err, &format!("{nobody} while connecting to upstream"), asked);
-                return Phase::Break(Break::Status(502));
+                return instead_of(exchange, job, cases::ERROR, 502);
             }
         };
         tracing::debug!(connection = exchange.connection.serial, upstream = %job.group.name, peer = %peer.name, "peer chosen");
@@ -123,8 +128,9 @@ async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
                 {
                     peer.report_load(load::in_field(field));
                 }
-                let case = repeatable(status)
-                    .filter(|case| selection.tries() > 1 && attempt.may_go_on(exchange, job.passing, *case, started));
+                let case = repeatable(status).filter(|case| {
+                    selection.tries() > 1 && attempt.may_go_on(exchange, job.rules.passing, *case, started)
+                });
                 match case {
                     None => return answer::respond(exchange, job, answer, selection, attempt.began, &peer),
                     Some(case) => {
@@ -168,12 +174,20 @@ async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
         if attempt.reused && case == cases::ERROR {
             selection.give_back_try();
         }
-        if selection.tries() == 0 || !attempt.may_go_on(exchange, job.passing, case, started) {
-            return Phase::Break(Break::Status(status));
+        if selection.tries() == 0 || !attempt.may_go_on(exchange, job.rules.passing, case, started) {
+            return instead_of(exchange, job, case, status);
         }
         if let (Some(reason), Some(stats)) = (reason, job.group.stats(&peer)) {
             stats.passed_over(reason);
         }
+    }
+}
+
+/// What is answered when nobody else can be asked: an old answer, or the status.
+fn instead_of(exchange: &mut Exchange, job: &Job<'_>, case: u32, status: u16) -> Phase {
+    match cached::old(exchange, job, case) {
+        Some(response) => Phase::Break(Break::Answer(response)),
+        None => Phase::Break(Break::Status(status)),
     }
 }
 
@@ -276,7 +290,7 @@ impl Attempt {
         let limit = passing.next_upstream_timeout.0;
         let late = !limit.is_zero() && started.elapsed() >= limit;
         let spent = exchange.body.streamed();
-        passing.next_upstream.0 & case == case && !late && !spent
+        passing.next_upstream.covers(case) && !late && !spent
     }
 
     fn note_time(&self, exchange: &mut Exchange) {

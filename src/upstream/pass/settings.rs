@@ -8,8 +8,8 @@ use super::super::{
 };
 use crate::{
     config::{
-        Args, Contexts, Directive, FromArgs, HTTP, LEVELS, List, Scope,
-        values::{Access, Msec, Size, TempPath, choose_mask},
+        Args, Contexts, Directive, FromArgs, HTTP, LEVELS, Leveled, List, Scope,
+        values::{Access, Choices, Mask, Msec, Size, TempPath},
     },
     http::{
         exchange::Exchange,
@@ -19,7 +19,7 @@ use crate::{
     syntax::Fault,
 };
 use bytes::Bytes;
-use std::{ops::RangeInclusive, sync::Arc};
+use std::sync::Arc;
 
 /// How requests are passed on.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Passing {
     pub connect_timeout: Msec,
     pub send_timeout: Msec,
     pub read_timeout: Msec,
-    pub next_upstream: NextUpstream,
+    pub next_upstream: Mask<Next>,
     /// 0 is no limit.
     pub next_upstream_tries: usize,
     /// Zero is no limit.
@@ -42,7 +42,7 @@ pub struct Passing {
     pub temp_path: Option<TempPath>,
     /// How much of an answer is kept where, which follows from the five above.
     pub bounds: Option<Arc<Bounds>>,
-    pub store: Store,
+    pub store: Leveled<Store>,
     pub store_access: Access,
     /// Fields behind the body of an answer go on to the client.
     pub pass_trailers: bool,
@@ -50,7 +50,7 @@ pub struct Passing {
     pub intercept_errors: bool,
     pub hide_header: List<Bytes>,
     pub pass_header: List<Bytes>,
-    pub ignore_headers: IgnoreHeaders,
+    pub ignore_headers: Mask<Steering>,
     pub pass_request_headers: bool,
     pub pass_request_body: bool,
     pub socket_keepalive: bool,
@@ -73,7 +73,7 @@ impl Default for Passing {
             connect_timeout: Msec::seconds(60),
             send_timeout: Msec::seconds(60),
             read_timeout: Msec::seconds(60),
-            next_upstream: NextUpstream(cases::ERROR | cases::TIMEOUT),
+            next_upstream: Mask::default(),
             next_upstream_tries: 0,
             next_upstream_timeout: Msec::seconds(0),
             buffer_size: Size(4096),
@@ -84,14 +84,14 @@ impl Default for Passing {
             temp_file_write_size: None,
             temp_path: None,
             bounds: None,
-            store: Store::Off,
+            store: Leveled::default(),
             store_access: Access::default(),
             pass_trailers: false,
             request_buffering: true,
             intercept_errors: false,
             hide_header: List::default(),
             pass_header: List::default(),
-            ignore_headers: IgnoreHeaders::default(),
+            ignore_headers: Mask::default(),
             pass_request_headers: true,
             pass_request_body: true,
             socket_keepalive: false,
@@ -215,50 +215,36 @@ impl FromArgs for Store {
     }
 }
 
+/// The cases of `_next_upstream` and `_cache_use_stale`, by their words.
+pub const CASES: &[(&str, u32)] = &[
+    ("error", cases::ERROR),
+    ("timeout", cases::TIMEOUT),
+    ("invalid_header", cases::INVALID_HEADER),
+    ("non_idempotent", cases::NON_IDEMPOTENT),
+    ("http_500", cases::HTTP_500),
+    ("http_502", cases::HTTP_502),
+    ("http_503", cases::HTTP_503),
+    ("http_504", cases::HTTP_504),
+    ("http_403", cases::HTTP_403),
+    ("http_404", cases::HTTP_404),
+    ("http_429", cases::HTTP_429),
+    ("updating", cases::UPDATING),
+    ("off", cases::OFF),
+];
+
 /// `_next_upstream`: the cases in which another peer is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextUpstream(pub u32);
+pub struct Next;
 
-impl FromArgs for NextUpstream {
-    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
-
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        chosen(
-            args,
-            &[
-                ("error", cases::ERROR),
-                ("timeout", cases::TIMEOUT),
-                ("invalid_header", cases::INVALID_HEADER),
-                ("non_idempotent", cases::NON_IDEMPOTENT),
-                ("http_500", cases::HTTP_500),
-                ("http_502", cases::HTTP_502),
-                ("http_503", cases::HTTP_503),
-                ("http_504", cases::HTTP_504),
-                ("http_403", cases::HTTP_403),
-                ("http_404", cases::HTTP_404),
-                ("http_429", cases::HTTP_429),
-                ("updating", cases::UPDATING),
-                ("off", cases::OFF),
-            ],
-        )
-        .map(Self)
-    }
-}
-
-/// The cases that are named; `off` is none of them.
-///
-/// # Errors
-/// `invalid value "X"`, with the cases as help.
-pub fn chosen(args: &Args<'_>, named: &[(&str, u32)]) -> Result<u32, Fault> {
-    let mask = choose_mask(args, named)?;
-    Ok(if mask & cases::OFF != 0 { 0 } else { mask })
+impl Choices for Next {
+    const CHOICES: &'static [(&'static str, u32)] = CASES;
+    const DEFAULT: u32 = cases::ERROR | cases::TIMEOUT;
+    const OFF: u32 = cases::OFF;
 }
 
 /// `_ignore_headers`: fields of an answer that steer nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IgnoreHeaders(pub u32);
+pub struct Steering;
 
-impl IgnoreHeaders {
+impl Steering {
     pub const REDIRECT: u32 = 1;
     pub const EXPIRES: u32 = 2;
     pub const X_EXPIRES: u32 = 4;
@@ -268,31 +254,19 @@ impl IgnoreHeaders {
     pub const BUFFERING: u32 = 64;
     pub const CHARSET: u32 = 128;
     pub const VARY: u32 = 256;
-
-    /// Whether a field is ignored.
-    pub fn has(self, bit: u32) -> bool {
-        self.0 & bit != 0
-    }
 }
 
-impl FromArgs for IgnoreHeaders {
-    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
-
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        choose_mask(
-            args,
-            &[
-                ("X-Accel-Redirect", Self::REDIRECT),
-                ("X-Accel-Expires", Self::X_EXPIRES),
-                ("X-Accel-Limit-Rate", Self::LIMIT_RATE),
-                ("X-Accel-Buffering", Self::BUFFERING),
-                ("X-Accel-Charset", Self::CHARSET),
-                ("Expires", Self::EXPIRES),
-                ("Cache-Control", Self::CACHE_CONTROL),
-                ("Set-Cookie", Self::SET_COOKIE),
-                ("Vary", Self::VARY),
-            ],
-        )
-        .map(Self)
-    }
+impl Choices for Steering {
+    const CHOICES: &'static [(&'static str, u32)] = &[
+        ("X-Accel-Redirect", Self::REDIRECT),
+        ("X-Accel-Expires", Self::X_EXPIRES),
+        ("X-Accel-Limit-Rate", Self::LIMIT_RATE),
+        ("X-Accel-Buffering", Self::BUFFERING),
+        ("X-Accel-Charset", Self::CHARSET),
+        ("Expires", Self::EXPIRES),
+        ("Cache-Control", Self::CACHE_CONTROL),
+        ("Set-Cookie", Self::SET_COOKIE),
+        ("Vary", Self::VARY),
+    ];
+    const DEFAULT: u32 = 0;
 }

@@ -1,9 +1,10 @@
 //! `$upstream_…`: what was asked of whom, and how it went.
 
+use super::cached;
 use crate::{
     http::{
         exchange::{Exchange, Try},
-        modules::core::by_variable_name,
+        modules::core::{by_variable_name, put},
         variables::{Prefixed, Variable},
     },
     upstream::Reason,
@@ -32,7 +33,12 @@ pub const VARIABLES: &[Variable] = &[
     Variable::new("upstream_bytes_sent", |ex, out| {
         each(ex, out, |attempt, out| drop(write!(out, "{}", attempt.bytes_sent)))
     }),
-    Variable::new("upstream_cache_status", |_, _| false),
+    Variable::new("upstream_cache_status", |ex, out| {
+        let status = &ex.state.upstream.cache.status;
+        status.as_ref().is_some_and(|(status, _)| put(out, status.word().as_bytes()))
+    }),
+    Variable::new("upstream_cache_last_modified", |ex, out| filled(out, &cached::questions(ex).0)),
+    Variable::new("upstream_cache_etag", |ex, out| filled(out, &cached::questions(ex).1)),
     Variable::new("upstream_failure_reason", |ex, out| {
         let known =
             each(ex, out, |attempt, out| out.extend_from_slice(attempt.reason.map_or("-", Reason::word).as_bytes()));
@@ -63,6 +69,10 @@ fn each(ex: &Exchange, out: &mut Vec<u8>, write: impl Fn(&Try, &mut Vec<u8>)) ->
         write(attempt, out);
     }
     !ex.tries.is_empty()
+}
+
+fn filled(out: &mut Vec<u8>, value: &[u8]) -> bool {
+    !value.is_empty() && put(out, value)
 }
 
 fn time(ms: Option<u64>, out: &mut Vec<u8>) {

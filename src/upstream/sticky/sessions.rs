@@ -1,10 +1,11 @@
 //! What `sticky learn` remembers: which session is served by which peer, as long as it is used now and then.
 
+use crate::lock;
 use md5::{Digest, Md5};
 use smallvec::SmallVec;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -73,7 +74,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table().lock().unwrap_or_else(PoisonError::into_inner)
+        lock(self.table())
     }
 }
 

@@ -94,7 +94,8 @@ impl HeadReader {
 
     /// The head, of the bytes that were complete. In HTTP, another may follow.
     pub fn finish(&mut self, bytes: Bytes) -> ResponseHead {
-        match self {
+        let text = bytes.clone();
+        let head = match self {
             Self::Http(parser) => {
                 let head = parser.finish(bytes);
                 parser.reset();
@@ -103,7 +104,8 @@ impl HeadReader {
             Self::Cgi(parser) => parser.finish(bytes),
             Self::FastCgi(head) => head.finish(bytes),
             Self::Memcached(head) => head.finish(),
-        }
+        };
+        ResponseHead { text, ..head }
     }
 
     /// The body behind a head. `head_only` if the request was one that is answered without any.

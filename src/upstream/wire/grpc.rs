@@ -1,5 +1,5 @@
-//! The gRPC Health Checking Protocol: one question, one answer, and what it says of a server. gRPC's messages stand behind
-//! a byte of flags and a length; what is in them is written by Protocol Buffers.
+//! The gRPC Health Checking Protocol: one question, one answer, and what it says of a server. gRPC's messages stand
+//! behind a byte of flags and a length; what is in them is written by Protocol Buffers.
 
 use bytes::Bytes;
 
@@ -152,8 +152,8 @@ pub fn serving(body: &[u8]) -> Result<Serving, Malformed> {
     status(message).ok_or(Malformed::Fields)
 }
 
-/// `ServingStatus status = 1` of a message. Fields that nobody knows are passed over; the last of several counts, and one
-/// that is not there is 0.
+/// `ServingStatus status = 1` of a message. Fields that nobody knows are passed over; the last of several counts, and
+/// one that is not there is 0.
 fn status(mut message: &[u8]) -> Option<Serving> {
     let mut status = 0;
     while !message.is_empty() {

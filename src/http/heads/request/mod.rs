@@ -72,6 +72,15 @@ pub enum Connection {
 }
 
 impl RequestHead {
+    /// The head that a text is, if that is a complete one that nothing is wrong with.
+    pub fn of(text: &[u8]) -> Option<Self> {
+        let mut parser = Parser::default();
+        match parser.parse(text, &Limits::default()) {
+            Progress::Complete(length) => Some(parser.finish(Bytes::copy_from_slice(&text[..length]))),
+            Progress::Partial | Progress::Refused(_) => None,
+        }
+    }
+
     /// Whether the client lets the connection live on behind the answer (`ngx_http_handler`).
     pub fn keepalive(&self) -> bool {
         let asked = match self.connection {

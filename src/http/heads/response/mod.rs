@@ -39,6 +39,8 @@ pub struct ResponseHead {
     pub upgrade: bool,
     /// Bytes of the head.
     pub length: usize,
+    /// The head itself, down to the empty line.
+    pub text: Bytes,
     /// What nginx logs at `warn` about it: `upstream sent duplicate header line: …, ignored`.
     pub warnings: Vec<Bytes>,
 }

@@ -1,11 +1,11 @@
 //! `buffer=`, `flush=` and `gzip=` of `access_log`: lines that wait in memory to be written together.
 
-use crate::observe::LogSlot;
+use crate::{lock, observe::LogSlot};
 use flate2::{Compression, write::GzEncoder};
 use std::{
     cell::RefCell,
     io::Write,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 use tokio::{runtime, time::Instant};
@@ -86,11 +86,6 @@ pub fn flush_due() {
 /// How many threads buffer a file. Nobody else owns it when no configuration has it any more.
 fn buffers_of(key: Key) -> usize {
     lock(&ALL).iter().filter(|(known, buffer)| *known == key && buffer.strong_count() > 0).count()
-}
-
-/// A thread that panics between two lines leaves them whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sees to it that the lines are written in time. A thread has one runtime.

@@ -7,6 +7,7 @@ use crate::{
         values::{parse_number, parse_time},
     },
     http::{exchange::Exchange, files},
+    lock,
     observe::error_log::Level,
     syntax::Fault,
 };
@@ -16,7 +17,7 @@ use std::{
     io::{self, Write},
     ops::RangeInclusive,
     os::unix::fs::MetadataExt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -72,7 +73,7 @@ struct Entry {
 impl Cache {
     fn open<E>(&self, name: &[u8], now: Instant, append: &dyn Fn(&[u8]) -> Result<File, E>) -> Result<Arc<File>, E> {
         // Nothing is left half done by a thread that panics here.
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.entries);
         entries.retain(|_, entry| now.duration_since(entry.used) < self.inactive);
         if let Some(entry) = entries.get_mut(name) {
             entry.uses += 1;

@@ -19,6 +19,7 @@ use crate::{
         request_body::{BodyLimits, RequestBodyError},
         response::Response,
         uri::{Escape, Unescape, escaped, unescape},
+        zones::Kind,
     },
     syntax::Fault as ConfigFault,
     upstream::{Group, pass},
@@ -84,11 +85,12 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     let write = exchange.location.settings.api.api.is_some_and(|access| access.write);
     let whole = String::from_utf8_lossy(&exchange.path).into_owned();
     let (version, target) = tree::find(behind(&whole, exchange));
+    let found = target.as_ref().ok().copied();
     let answered = match target {
         Ok(target) => answer(exchange, version, target, write).await,
         Err(fault) => Err(Trouble::Told(fault)),
     };
-    let allowed = || allow(target_of(&whole, exchange), write);
+    let allowed = || allow(found, write);
     Phase::Break(match answered {
         Ok(Answer::Object(status, value)) => json_response(status, &value).into(),
         Ok(Answer::Made(value, place)) => {
@@ -143,10 +145,6 @@ fn behind<'p>(path: &'p str, exchange: &Exchange) -> &'p str {
     }
 }
 
-fn target_of<'p>(path: &'p str, exchange: &Exchange) -> Option<Target<'p>> {
-    tree::find(behind(path, exchange)).1.ok()
-}
-
 /// What can be done with a target, as `Allow` lists it.
 fn allow(target: Option<Target<'_>>, write: bool) -> String {
     let changes = target.filter(|_| write).map_or(&[][..], Target::changes);
@@ -199,17 +197,19 @@ fn get(exchange: &Exchange, version: u32, target: Target<'_>) -> Result<Answer, 
         Target::Connections => show::connections().only(fields),
         Target::Requests => show::requests().only(fields),
         Target::Ssl => show::ssl().only(fields),
-        Target::Slabs | Target::Caches | Target::Keyvals => empty(),
+        Target::Slabs | Target::Keyvals => empty(),
         Target::Workers => show::workers().each_only(fields),
         Target::Worker(id) => show::worker(id)?.only(fields),
-        Target::ServerZones => zones::servers(http, version).each_only(fields),
-        Target::ServerZone(name) => zones::server(http, version, name)?.only(fields),
-        Target::LocationZones => zones::locations(http, version).each_only(fields),
-        Target::LocationZone(name) => zones::location(http, version, name)?.only(fields),
+        Target::ServerZones => zones::all(http, Kind::Servers, version).each_only(fields),
+        Target::ServerZone(name) => zones::one(http, Kind::Servers, version, name)?.only(fields),
+        Target::LocationZones => zones::all(http, Kind::Locations, version).each_only(fields),
+        Target::LocationZone(name) => zones::one(http, Kind::Locations, version, name)?.only(fields),
         Target::LimitConns => zones::limit_conns(http).each_only(fields),
         Target::LimitConn(name) => zones::limit_conn(http, name)?.only(fields),
         Target::LimitReqs => zones::limit_reqs(http).each_only(fields),
         Target::LimitReq(name) => zones::limit_req(http, name)?.only(fields),
+        Target::Caches => zones::caches(http).each_only(fields),
+        Target::Cache(name) => zones::cache(http, name)?.only(fields),
         Target::Resolvers => zones::resolvers(http).each_only(fields),
         Target::Resolver(name) => zones::resolver(http, name)?.only(fields),
         Target::Upstreams => upstreams::all(http, version, now).each_only(fields),
@@ -240,7 +240,7 @@ async fn change(exchange: &mut Exchange, version: u32, target: Target<'_>) -> Re
         Target::Servers(name) => {
             servers::group(&http, name)?;
             let wish = servers::Wish::read(&body(exchange).await?)?;
-            let (group, server) = edit(exchange, name, |group| wish.clone().add(group)).await?;
+            let (group, server) = edit(exchange, name, |group| wish.add(group)).await?;
             super::upstream::watch(&exchange.connection.worker.http());
             let place = format!("{}/{version}/http/upstreams/{}/servers/{}/", base(exchange), link(name), server.id());
             return Ok(Answer::Made(servers::configured(&group, &server), place));
@@ -252,7 +252,7 @@ async fn change(exchange: &mut Exchange, version: u32, target: Target<'_>) -> Re
         Target::Server(name, id) => {
             servers::server(&*servers::group(&http, name)?, id)?;
             let wish = servers::Wish::read(&body(exchange).await?)?;
-            let (group, server) = edit(exchange, name, |group| wish.clone().change(group, id)).await?;
+            let (group, server) = edit(exchange, name, |group| wish.change(group, id)).await?;
             return Ok(Answer::Object(200, servers::configured(&group, &server)));
         }
         Target::Nobody(code, text) => return Err(Fault::new(404, code, text).into()),
@@ -262,10 +262,11 @@ async fn change(exchange: &mut Exchange, version: u32, target: Target<'_>) -> Re
         Target::Requests => show::reset_requests(),
         Target::Workers => show::reset_workers(),
         Target::Worker(id) => show::reset_worker(id)?,
-        Target::ServerZone(name) => zones::reset_server(&http, name)?,
-        Target::LocationZone(name) => zones::reset_location(&http, name)?,
+        Target::ServerZone(name) => zones::reset(&http, Kind::Servers, name)?,
+        Target::LocationZone(name) => zones::reset(&http, Kind::Locations, name)?,
         Target::LimitConn(name) => zones::reset_limit_conn(&http, name)?,
         Target::LimitReq(name) => zones::reset_limit_req(&http, name)?,
+        Target::Cache(name) => zones::reset_cache(&http, name)?,
         Target::Resolver(name) => zones::reset_resolver(&http, name)?,
         _ => {}
     }

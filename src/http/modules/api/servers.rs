@@ -115,7 +115,7 @@ fn time(millis: u64) -> String {
 }
 
 /// What a request says of a server: the parameters it has, and no others.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct Wish {
     server: Option<Place>,
     weight: Option<u32>,
@@ -130,7 +130,7 @@ pub(super) struct Wish {
 }
 
 /// Where a server is, as a request says it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 enum Place {
     Address(String, Address),
     Name { server: String, host: String, port: u16, service: Option<String> },
@@ -221,7 +221,7 @@ impl Wish {
     ///
     /// # Errors
     /// What does not fit, and `None` inside where the group has been replaced by a reload.
-    pub(super) fn add(self, group: &Group) -> Result<Server, Option<Fault>> {
+    pub(super) fn add(&self, group: &Group) -> Result<Server, Option<Fault>> {
         self.suits(group)?;
         let line = |server: &String| {
             let backup = self.backup == Some(true);
@@ -254,7 +254,7 @@ impl Wish {
     ///
     /// # Errors
     /// As [`Wish::add`].
-    pub(super) fn change(self, group: &Group, id: &str) -> Result<Server, Option<Fault>> {
+    pub(super) fn change(&self, group: &Group, id: &str) -> Result<Server, Option<Fault>> {
         let server = server(group, id)?;
         self.suits(group)?;
         let backup = match &server {
@@ -270,7 +270,7 @@ impl Wish {
         }
     }
 
-    fn change_peer(self, group: &Group, id: &str, peer: &Peer) -> Result<Arc<Peer>, Option<Fault>> {
+    fn change_peer(&self, group: &Group, id: &str, peer: &Peer) -> Result<Arc<Peer>, Option<Fault>> {
         let place = match &self.server {
             None => None,
             Some(Place::Address(server, address)) => Some((server, address)),
@@ -299,7 +299,7 @@ impl Wish {
         changed.map_err(|refused| refusal(refused, group, id))
     }
 
-    fn change_name(self, group: &Group, id: &str, name: &Resolved) -> Result<Arc<Resolved>, Option<Fault>> {
+    fn change_name(&self, group: &Group, id: &str, name: &Resolved) -> Result<Arc<Resolved>, Option<Fault>> {
         let same = |place: &Place| matches!(place, Place::Name { server, .. } if *server == name.line.server);
         if self.server.as_ref().is_some_and(|place| !same(place)) {
             return Err(Some(immutable("UpstreamServerImmutable", id, "address")));

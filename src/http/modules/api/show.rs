@@ -20,9 +20,8 @@ use std::{
 /// `/nginx`.
 pub(super) fn nginx(exchange: &Exchange, now: u64) -> Json {
     let reloads = crate::process::reloads::told();
-    let version = crate::cli::SERVER_VERSION.rsplit('/').next().unwrap_or_default();
     let mut shown = vec![
-        ("version", version.into()),
+        ("version", crate::NGINX_VERSION.into()),
         ("build", concat!("tidegate-", env!("CARGO_PKG_VERSION")).into()),
         ("address", exchange.connection.local_ip().to_owned().into()),
         ("generation", (reloads.succeeded + 1).into()),
@@ -79,7 +78,7 @@ fn of_connections(counts: &Totals) -> Json {
     object([
         ("accepted", counts.accepted.into()),
         ("dropped", counts.dropped.into()),
-        ("active", counts.active.saturating_sub(counts.waiting).into()),
+        ("active", counts.busy().into()),
         ("idle", counts.waiting.into()),
     ])
 }
@@ -95,7 +94,7 @@ pub(super) fn reset_requests() {
 }
 
 fn of_requests(counts: &Totals) -> Json {
-    object([("total", counts.requests.into()), ("current", (counts.reading + counts.writing).into())])
+    object([("total", counts.requests.into()), ("current", counts.current().into())])
 }
 
 /// `/workers/`: nginx's processes are threads here.

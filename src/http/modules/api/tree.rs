@@ -28,6 +28,7 @@ pub(super) enum Target<'p> {
     LimitReqs,
     LimitReq(&'p str),
     Caches,
+    Cache(&'p str),
     Keyvals,
     Upstreams,
     Upstream(&'p str),
@@ -90,7 +91,7 @@ fn http<'p>(version: u32, rest: &[&'p str]) -> Option<Target<'p>> {
         ["limit_reqs"] if version >= 6 => T::LimitReqs,
         ["limit_reqs", name] if version >= 6 => T::LimitReq(name),
         ["caches"] => T::Caches,
-        ["caches", _] => T::Nobody("CacheNotFound", "cache not found"),
+        ["caches", name] => T::Cache(name),
         ["keyvals"] => T::Keyvals,
         ["keyvals", _] => T::Nobody("KeyvalNotFound", "keyval not found"),
         ["upstreams"] => T::Upstreams,
@@ -135,6 +136,7 @@ impl Target<'_> {
             | T::LocationZone(_)
             | T::LimitConn(_)
             | T::LimitReq(_)
+            | T::Cache(_)
             | T::Upstream(_)
             | T::Resolver(_)
             | T::Ssl
@@ -163,7 +165,8 @@ mod tests {
             ("/9/nginx", T::Nginx),
             ("/9/http/upstreams/app/servers/", T::Servers("app")),
             ("/1/http/upstreams/app/servers/7", T::Server("app", "7")),
-            ("/9/http/caches/one", T::Nobody("CacheNotFound", "cache not found")),
+            ("/9/http/caches/one", T::Cache("one")),
+            ("/9/slabs/one", T::Nobody("SlabNotFound", "slab not found")),
         ] {
             assert_eq!(find(path).1.as_ref(), Ok(&target), "{path}");
         }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     http::Http,
-    observe::counts::{BOUNDS, Responses, Spread},
+    observe::counts::{BOUNDS, CLASSES, Responses, Spread},
     upstream::{Balance, Group, Peer},
 };
 use std::sync::Arc;
@@ -129,7 +129,6 @@ fn peer(peer: &Peer, version: u32, now: u64) -> (Json, u64) {
 
 /// Answers by class and code.
 pub(super) fn responses(responses: &Responses, version: u32) -> Json {
-    const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
     let classes = CLASSES.into_iter().zip(responses.classes);
     let mut members: Members = classes.map(|(class, count)| (class.into(), count.into())).collect();
     if version >= 7 {

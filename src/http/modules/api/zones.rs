@@ -1,46 +1,35 @@
-//! Zones by their names: of servers and locations (`status_zone`), of limits, of resolvers.
+//! Zones by their names: of servers and locations (`status_zone`), of limits, of caches, of resolvers.
 
 use super::{
     fault::Fault,
     json::{Json, Members, object},
     upstreams::{histogram, responses},
 };
-use crate::http::{
-    Http,
-    limit_zone::Tally,
-    modules::{limit_conn, limit_req, resolver},
-    zones::{Numbers, Zone},
+use crate::{
+    http::{
+        Http,
+        limit_zone::Tally,
+        modules::{limit_conn, limit_req, resolver},
+        zones::{Kind, Numbers, Zone},
+    },
+    observe::counts::Counter,
+    upstream::cache::{self, Status},
 };
-use std::sync::Arc;
+use std::{iter::zip, sync::Arc};
 
-/// `/http/server_zones/`.
-pub(super) fn servers(http: &Http, version: u32) -> Json {
-    named(&http.server_zones, |zone| (zone.name.clone(), server_numbers(&zone.read(), version)))
+/// `/http/server_zones/`, `/http/location_zones/`.
+pub(super) fn all(http: &Http, kind: Kind, version: u32) -> Json {
+    named(of(http, kind), |zone| (zone.name.clone(), numbers(kind, &zone.read(), version)))
 }
 
 /// One of them.
-pub(super) fn server(http: &Http, version: u32, name: &str) -> Result<Json, Fault> {
-    find_server(http, name).map(|zone| server_numbers(&zone.read(), version))
+pub(super) fn one(http: &Http, kind: Kind, version: u32, name: &str) -> Result<Json, Fault> {
+    find(http, kind, name).map(|zone| numbers(kind, &zone.read(), version))
 }
 
 /// Has one of them begin anew.
-pub(super) fn reset_server(http: &Http, name: &str) -> Result<(), Fault> {
-    find_server(http, name).map(|zone| zone.reset())
-}
-
-/// `/http/location_zones/`.
-pub(super) fn locations(http: &Http, version: u32) -> Json {
-    named(&http.location_zones, |zone| (zone.name.clone(), location_numbers(&zone.read(), version)))
-}
-
-/// One of them.
-pub(super) fn location(http: &Http, version: u32, name: &str) -> Result<Json, Fault> {
-    find_location(http, name).map(|zone| location_numbers(&zone.read(), version))
-}
-
-/// Has one of them begin anew.
-pub(super) fn reset_location(http: &Http, name: &str) -> Result<(), Fault> {
-    find_location(http, name).map(|zone| zone.reset())
+pub(super) fn reset(http: &Http, kind: Kind, name: &str) -> Result<(), Fault> {
+    find(http, kind, name).map(|zone| zone.reset())
 }
 
 /// `/http/limit_conns/`.
@@ -83,14 +72,19 @@ fn named<T>(zones: &[T], shown: impl Fn(&T) -> (String, Json)) -> Json {
     Json::Object(shown.collect())
 }
 
-fn find_server<'h>(http: &'h Http, name: &str) -> Result<&'h Arc<Zone>, Fault> {
-    let missing = || Fault::new(404, "ServerZoneNotFound", "server zone not found");
-    http.server_zones.iter().find(|zone| zone.name == name).ok_or_else(missing)
+fn of(http: &Http, kind: Kind) -> &[Arc<Zone>] {
+    match kind {
+        Kind::Servers => &http.server_zones,
+        Kind::Locations => &http.location_zones,
+    }
 }
 
-fn find_location<'h>(http: &'h Http, name: &str) -> Result<&'h Arc<Zone>, Fault> {
-    let missing = || Fault::new(404, "LocationZoneNotFound", "location zone not found");
-    http.location_zones.iter().find(|zone| zone.name == name).ok_or_else(missing)
+fn find<'h>(http: &'h Http, kind: Kind, name: &str) -> Result<&'h Arc<Zone>, Fault> {
+    let missing = || match kind {
+        Kind::Servers => Fault::new(404, "ServerZoneNotFound", "server zone not found"),
+        Kind::Locations => Fault::new(404, "LocationZoneNotFound", "location zone not found"),
+    };
+    of(http, kind).iter().find(|zone| zone.name == name).ok_or_else(missing)
 }
 
 fn find_conn(http: &Http, name: &str) -> Result<Arc<Tally>, Fault> {
@@ -105,46 +99,78 @@ fn find_req(http: &Http, name: &str) -> Result<Arc<Tally>, Fault> {
     found.map(|(_, tally)| Arc::clone(tally)).ok_or_else(|| Fault::new(404, "LimitReqNotFound", "limit_req not found"))
 }
 
-fn server_numbers(numbers: &Numbers, version: u32) -> Json {
-    let mut members: Members = vec![("processing".into(), numbers.processing.into())];
-    members.extend(zone_members(numbers, version));
-    Json::Object(members)
-}
-
-fn location_numbers(numbers: &Numbers, version: u32) -> Json {
-    Json::Object(zone_members(numbers, version))
-}
-
-fn zone_members(numbers: &Numbers, version: u32) -> Members {
-    let mut members: Members = vec![
+fn numbers(kind: Kind, numbers: &Numbers, version: u32) -> Json {
+    let mut members = Members::new();
+    // Locations do not know: a request belongs to one when it ends.
+    if kind == Kind::Servers {
+        members.push(("processing".into(), numbers.processing.into()));
+    }
+    members.extend([
         ("requests".into(), numbers.requests.into()),
         ("responses".into(), responses(&numbers.responses, version)),
         ("discarded".into(), numbers.discarded.into()),
         ("received".into(), numbers.received.into()),
         ("sent".into(), numbers.sent.into()),
-    ];
+    ]);
     if numbers.time.count() > 0 {
         members.push(("request_time_hist".into(), histogram(&numbers.time)));
     }
-    members
+    Json::Object(members)
 }
 
 fn conn_numbers(tally: &Tally) -> Json {
-    object([
-        ("passed", tally.passed.get().into()),
-        ("rejected", tally.rejected.get().into()),
-        ("rejected_dry_run", tally.rejected_dry_run.get().into()),
-    ])
+    // Nobody waits for a connection.
+    counted(zip(Tally::NAMES, tally.counters()).filter(|(name, _)| !name.starts_with("delayed")))
 }
 
 fn req_numbers(tally: &Tally) -> Json {
-    object([
-        ("passed", tally.passed.get().into()),
-        ("delayed", tally.delayed.get().into()),
-        ("rejected", tally.rejected.get().into()),
-        ("delayed_dry_run", tally.delayed_dry_run.get().into()),
-        ("rejected_dry_run", tally.rejected_dry_run.get().into()),
-    ])
+    counted(zip(Tally::NAMES, tally.counters()))
+}
+
+/// Counters under their names.
+fn counted<'c>(counters: impl Iterator<Item = (&'static str, &'c Counter<true>)>) -> Json {
+    Json::Object(counters.map(|(name, counter)| (name.into(), counter.get().into())).collect())
+}
+
+/// `/http/caches/`.
+pub(super) fn caches(http: &Http) -> Json {
+    Json::Object(http.caches().map(|zone| (zone.name().into(), cache_numbers(zone))).collect())
+}
+
+/// One of them.
+pub(super) fn cache(http: &Http, name: &str) -> Result<Json, Fault> {
+    find_cache(http, name).map(|zone| cache_numbers(zone))
+}
+
+/// Has one of them begin anew.
+pub(super) fn reset_cache(http: &Http, name: &str) -> Result<(), Fault> {
+    find_cache(http, name).map(|zone| zone.reset())
+}
+
+fn find_cache<'h>(http: &'h Http, name: &str) -> Result<&'h Arc<cache::Zone>, Fault> {
+    let missing = || Fault::new(404, "CacheNotFound", "cache not found");
+    http.caches().find(|zone| zone.name() == name).ok_or_else(missing)
+}
+
+fn cache_numbers(zone: &cache::Zone) -> Json {
+    let (size, cold) = zone.size();
+    let mut members: Members = vec![("size".into(), size.into())];
+    members.extend(zone.path.limit().map(|limit| ("max_size".into(), limit.into())));
+    members.push(("cold".into(), cold.into()));
+    // What comes from an upstream may be written to the cache.
+    let given = [Status::Hit, Status::Stale, Status::Updating, Status::Revalidated].map(|status| (status, false));
+    let fetched = [Status::Miss, Status::Expired, Status::Bypass].map(|status| (status, true));
+    for (status, written) in given.into_iter().chain(fetched) {
+        let tally = zone.tally(status);
+        let mut numbers: Members =
+            vec![("responses".into(), tally.responses.get().into()), ("bytes".into(), tally.bytes.get().into())];
+        if written {
+            numbers.push(("responses_written".into(), tally.responses_written.get().into()));
+            numbers.push(("bytes_written".into(), tally.bytes_written.get().into()));
+        }
+        members.push((status.word().to_ascii_lowercase().into(), Json::Object(numbers)));
+    }
+    Json::Object(members)
 }
 
 /// `/resolvers/`.
@@ -178,18 +204,6 @@ fn resolver_numbers(zone: &resolver::Zone) -> Json {
                 ("addr", 0u64.into()),
             ]),
         ),
-        (
-            "responses",
-            object([
-                ("noerror", zone.noerror.get().into()),
-                ("formerr", zone.formerr.get().into()),
-                ("servfail", zone.servfail.get().into()),
-                ("nxdomain", zone.nxdomain.get().into()),
-                ("notimp", zone.notimp.get().into()),
-                ("refused", zone.refused.get().into()),
-                ("timedout", zone.timedout.get().into()),
-                ("unknown", zone.unknown.get().into()),
-            ]),
-        ),
+        ("responses", counted(zip(resolver::Zone::ANSWERS, zone.answers()))),
     ])
 }

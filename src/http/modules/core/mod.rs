@@ -9,7 +9,7 @@ mod variables;
 
 pub use place::{Alias, Place};
 pub use symlinks::DisableSymlinks;
-pub use timing::{KeepaliveDisable, KeepaliveTimeout};
+pub use timing::{Browsers, KeepaliveTimeout};
 pub use types::Types;
 pub use values::{Buffers, IfModifiedSince, InFileOnly, Lingering, Satisfy, ServerTokens};
 pub use variables::{argument, basic_credentials, by_variable_name, decode_base64, number, put, request_id, request_length, request_port};
@@ -18,7 +18,7 @@ use super::Room;
 use crate::{
     config::{
         Contexts, Directive, HTTP, LEVELS, LEVELS_IF, LOCATION, Module, SERVER, Scope,
-        values::{Given, Msec, Offset, Size, TempPath},
+        values::{Given, Mask, Msec, Offset, Size, TempPath},
     },
     http::{
         template::{AnyOf, SizeTemplate},
@@ -57,7 +57,7 @@ pub struct Conf {
     pub keepalive_min_timeout: Msec,
     pub keepalive_requests: usize,
     pub keepalive_time: Msec,
-    pub keepalive_disable: KeepaliveDisable,
+    pub keepalive_disable: Mask<Browsers>,
     pub lingering_close: Lingering,
     pub lingering_time: Msec,
     pub lingering_timeout: Msec,
@@ -111,7 +111,7 @@ impl Default for Conf {
             keepalive_min_timeout: Msec::seconds(0),
             keepalive_requests: 1000,
             keepalive_time: Msec::seconds(3600),
-            keepalive_disable: KeepaliveDisable::default(),
+            keepalive_disable: Mask::default(),
             lingering_close: Lingering::On,
             lingering_time: Msec::seconds(30),
             lingering_timeout: Msec::seconds(5),

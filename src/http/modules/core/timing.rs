@@ -1,7 +1,10 @@
 //! `keepalive_timeout` and `keepalive_disable`.
 
 use crate::{
-    config::{Args, FromArgs, values::parse_time},
+    config::{
+        Args, FromArgs,
+        values::{Choices, parse_time},
+    },
     syntax::Fault,
 };
 use std::{ops::RangeInclusive, time::Duration};
@@ -35,26 +38,17 @@ impl FromArgs for KeepaliveTimeout {
     }
 }
 
-/// Browsers whose connections are never kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeepaliveDisable {
-    pub msie6: bool,
-    pub safari: bool,
+/// `keepalive_disable`: browsers whose connections are never kept.
+pub struct Browsers;
+
+impl Browsers {
+    pub const MSIE6: u32 = 2;
+    pub const SAFARI: u32 = 4;
 }
 
-impl Default for KeepaliveDisable {
-    fn default() -> Self {
-        Self { msie6: true, safari: false }
-    }
-}
-
-impl FromArgs for KeepaliveDisable {
-    const TAKES: RangeInclusive<usize> = 1..=usize::MAX;
-
-    fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
-        let mask = crate::config::values::choose_mask(args, &[("none", 1), ("msie6", 2), ("safari", 4)])?;
-        Ok(Self { msie6: mask & 2 != 0, safari: mask & 4 != 0 })
-    }
+impl Choices for Browsers {
+    const CHOICES: &'static [(&'static str, u32)] = &[("none", 1), ("msie6", Self::MSIE6), ("safari", Self::SAFARI)];
+    const DEFAULT: u32 = Self::MSIE6;
 }
 
 #[cfg(test)]

@@ -114,8 +114,7 @@ pub(super) const FAMILIES: &[Prefixed] = &[
     Prefixed { prefix: "arg_", get: argument },
 ];
 
-/// The head and what was read of the body with its frame; what is only read away does not count.
-/// All bytes that the client sent for a request.
+/// `$request_length`: the head and what was read of the body with its frame; what is only read away does not count.
 pub fn request_length(ex: &Exchange) -> u64 {
     let body = if ex.body.received() > 0 || ex.body.streamed() { ex.connection.side.body_received() } else { 0 };
     ex.head.length as u64 + body

@@ -9,6 +9,7 @@ use crate::{
         exchange::Exchange,
         phase::{Phase, status},
         response::Response,
+        uri::escape_html,
     },
     syntax::Fault,
     upstream::pass,
@@ -68,7 +69,9 @@ impl Page {
     /// The page over an API at this path.
     pub fn new(api: &str) -> Self {
         let parts = FRAME.replace("{{style}}", STYLE).replace("{{script}}", SCRIPT);
-        let text: Bytes = parts.replace("{{api}}", &escaped(api)).into();
+        let mut value = Vec::new();
+        escape_html(api.as_bytes(), &mut value);
+        let text: Bytes = parts.replace("{{api}}", &String::from_utf8_lossy(&value)).into();
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
              form-action 'none'; frame-ancestors 'none'",
@@ -110,11 +113,6 @@ impl FromArgs for Arc<Page> {
 /// How a content security policy names a text that may be used.
 fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
-}
-
-/// A text as the value of an attribute.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -59,32 +59,31 @@ pub async fn check(exchange: &mut Exchange) -> Phase {
     if exchange.location.settings.limit_req.limits.is_empty() || exchange.state.limit_req.is_some() {
         return Phase::Continue(());
     }
-    let conf = Arc::clone(&exchange.location.settings.limit_req);
+    let (conf, http) = (Arc::clone(&exchange.location.settings.limit_req), Arc::clone(&exchange.http));
     let dry_run = if conf.dry_run { ", dry run" } else { "" };
-    let judged = judge(exchange, &conf);
-    let (delay, excess, zone, tally) = match judged {
+    let (delay, excess, zone) = match judge(exchange, &conf, &http.settings.limit_req.zones) {
         Verdict::Unasked => return Phase::Continue(()),
-        Verdict::Refused(said, tally) => {
-            tally.reject(conf.dry_run);
-            if let Some((excess, zone)) = said {
+        Verdict::Refused(excess, zone) => {
+            zone.tally().reject(conf.dry_run);
+            if let Some(excess) = excess {
                 let (whole, rest) = (excess / 1000, excess % 1000);
-                let text = format!("limiting requests{dry_run}, excess: {whole}.{rest:03} by zone \"{zone}\"");
+                let text = format!("limiting requests{dry_run}, excess: {whole}.{rest:03} by zone \"{}\"", zone.name);
                 exchange.log(conf.log_level.0, &text);
             }
             exchange.state.limit_req = Some(if conf.dry_run { "REJECTED_DRY_RUN" } else { "REJECTED" });
             return if conf.dry_run { Phase::Continue(()) } else { status(conf.status.0) };
         }
-        Verdict::Passed(delay, excess, zone, tally) => (delay, excess, zone, tally),
+        Verdict::Passed(delay, excess, zone) => (delay, excess, zone),
     };
     if delay == 0 {
-        tally.passed.up();
+        zone.tally().passed.up();
         exchange.state.limit_req = Some("PASSED");
         return Phase::Continue(());
     }
     let (whole, rest) = (excess / 1000, excess % 1000);
-    let text = format!("delaying request{dry_run}, excess: {whole}.{rest:03}, by zone \"{zone}\"");
+    let text = format!("delaying request{dry_run}, excess: {whole}.{rest:03}, by zone \"{}\"", zone.name);
     exchange.log(conf.log_level.weaker(), &text);
-    tally.delay(conf.dry_run);
+    zone.tally().delay(conf.dry_run);
     exchange.state.limit_req = Some(if conf.dry_run { "DELAYED_DRY_RUN" } else { "DELAYED" });
     if !conf.dry_run {
         tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -92,20 +91,19 @@ pub async fn check(exchange: &mut Exchange) -> Phase {
     Phase::Continue(())
 }
 
-enum Verdict {
+enum Verdict<'z> {
     /// No key has a value.
     Unasked,
     /// What was too much, in thousandths of requests, and in which zone; none where there was no room to count it.
-    Refused(Option<(u64, String)>, Arc<Tally>),
+    Refused(Option<u64>, &'z Keys),
     /// Milliseconds to wait, and for what.
-    Passed(u64, u64, String, Arc<Tally>),
+    Passed(u64, u64, &'z Keys),
 }
 
 /// Asks every limit in turn; what a request costs is booked only where all of them take it.
-fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
-    let mut asked: Vec<(&Limit, &Zone, Vec<u8>)> = Vec::with_capacity(conf.limits.len());
+fn judge<'z>(exchange: &Exchange, conf: &Conf, zones: &'z [Arc<Zone>]) -> Verdict<'z> {
+    let mut asked: Vec<(&Limit, &'z Zone, Vec<u8>)> = Vec::with_capacity(conf.limits.len());
     for (at, limit) in conf.limits.iter().enumerate() {
-        let zones = &exchange.http.settings.limit_req.zones;
         let Some(zone) = zones.iter().find(|zone| zone.keys.handle == limit.zone) else { continue };
         let Some(key) = zone.keys.key(exchange, 65535) else { continue };
         let last = at + 1 == conf.limits.len();
@@ -117,7 +115,7 @@ fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
                 for (_, zone, key) in &asked {
                     zone.keys.table().release(key);
                 }
-                return Verdict::Refused(Some((excess, zone.keys.name.clone())), Arc::clone(zone.keys.tally()));
+                return Verdict::Refused(Some(excess), &zone.keys);
             }
             Judged::Full => {
                 exchange
@@ -125,7 +123,7 @@ fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
                 for (_, zone, key) in &asked {
                     zone.keys.table().release(key);
                 }
-                return Verdict::Refused(None, Arc::clone(zone.keys.tally()));
+                return Verdict::Refused(None, &zone.keys);
             }
         };
         if done {
@@ -138,7 +136,7 @@ fn judge(exchange: &Exchange, conf: &Conf) -> Verdict {
 }
 
 /// Books the request with the limits that were asked; the longest wait counts (`ngx_http_limit_req_account`).
-fn book(asked: &[(&Limit, &Zone, Vec<u8>)], last: Option<(u64, u64, &Zone)>) -> Verdict {
+fn book<'z>(asked: &[(&Limit, &'z Zone, Vec<u8>)], last: Option<(u64, u64, &'z Zone)>) -> Verdict<'z> {
     let mut longest = last;
     for (limit, zone, key) in asked.iter().rev() {
         let excess = zone.keys.table().book(key, zone.rate);
@@ -151,7 +149,7 @@ fn book(asked: &[(&Limit, &Zone, Vec<u8>)], last: Option<(u64, u64, &Zone)>) -> 
     // What the slowest one does is told by the caller.
     let zones = asked.iter().map(|(_, zone, _)| *zone).chain(last.map(|(_, _, zone)| zone));
     zones.filter(|zone| !std::ptr::eq(*zone, slowest)).for_each(|zone| zone.keys.tally().passed.up());
-    Verdict::Passed(delay, excess, slowest.keys.name.clone(), Arc::clone(slowest.keys.tally()))
+    Verdict::Passed(delay, excess, &slowest.keys)
 }
 
 /// What the limits of each zone have done, by its name.
@@ -164,10 +162,12 @@ pub fn adopt(conf: &Conf, previous: &Conf) {
     limit_zone::adopt(conf.zones.iter().map(|zone| &zone.keys), previous.zones.iter().map(|zone| &zone.keys));
 }
 
+type Keys = limit_zone::Zone<Table>;
+
 /// One `limit_req_zone`.
 #[derive(Debug)]
 struct Zone {
-    keys: limit_zone::Zone<Table>,
+    keys: Keys,
     /// Thousandths of requests a second.
     rate: u64,
 }

@@ -1,9 +1,9 @@
 //! The counts of one zone: a leaky bucket for each key, in bounded memory (`ngx_http_limit_req_lookup`).
 
-use crate::http::limit_zone::Counts;
+use crate::{http::limit_zone::Counts, lock};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Instant,
 };
 
@@ -85,7 +85,7 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, Buckets> {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.buckets)
     }
 }
 

@@ -15,8 +15,9 @@ use crate::{
         generation::Http,
         phase::{Phase, status},
         response::Response,
+        zones,
     },
-    upstream::{Group, Peer, health, stats::Numbers},
+    upstream::{Group, Peer, cache, health, stats::Numbers},
 };
 use std::sync::Arc;
 use text::Text;
@@ -68,12 +69,37 @@ fn wants_open(accept: &[u8]) -> bool {
 
 fn page(http: &Http, now: u64, open: bool) -> String {
     let mut text = Text::new(open);
-    let groups: Vec<_> = http.upstreams.iter().flatten().filter(|group| group.zone.is_some()).collect();
-    let groups: Vec<_> = groups.into_iter().map(|group| Watched::at(group, now)).collect();
-    nginx::write(&mut text, http, &groups);
-    own::write(&mut text, http, &groups, now);
+    let groups = http.upstreams.iter().flatten().filter(|group| group.zone.is_some());
+    let groups: Vec<_> = groups.map(|group| Watched::at(group, now)).collect();
+    let moment = Moment {
+        http,
+        now,
+        groups: &groups,
+        peers: labelled(&groups),
+        server_zones: read("server_zone", &http.server_zones),
+        location_zones: read("location_zone", &http.location_zones),
+        caches: http.caches().map(|zone| (zone.name(), Arc::clone(zone))).collect(),
+    };
+    nginx::write(&mut text, &moment);
+    own::write(&mut text, &moment);
     text.end()
 }
+
+/// What all families are made of, looked at once.
+struct Moment<'m> {
+    http: &'m Http,
+    /// In milliseconds.
+    now: u64,
+    groups: &'m [Watched],
+    peers: Labelled<'m, &'m Seen>,
+    server_zones: Labelled<'m, zones::Numbers>,
+    location_zones: Labelled<'m, zones::Numbers>,
+    /// With their names.
+    caches: Vec<(String, Arc<cache::Zone>)>,
+}
+
+/// Things with their labels.
+type Labelled<'m, T> = Vec<(Vec<(&'static str, &'m str)>, T)>;
 
 /// A group at one moment.
 struct Watched {
@@ -105,12 +131,18 @@ impl Watched {
 }
 
 /// Every peer with its labels.
-fn each(groups: &[Watched]) -> impl Iterator<Item = (Vec<(&'static str, &str)>, &Seen)> {
-    groups.iter().flat_map(|watched| {
-        watched.peers.iter().map(|seen| {
-            let mut labels = vec![("upstream", &*watched.group.name), ("server", &*seen.peer.name)];
+fn labelled(groups: &[Watched]) -> Labelled<'_, &Seen> {
+    let peers = groups.iter().flat_map(|Watched { group, peers }| {
+        peers.iter().map(|seen| {
+            let mut labels = vec![("upstream", &*group.name), ("server", &*seen.peer.name)];
             labels.extend(seen.id.as_ref().map(|id| ("peer", &**id)));
             (labels, seen)
         })
-    })
+    });
+    peers.collect()
+}
+
+/// What was counted in every zone.
+fn read<'z>(label: &'static str, zones: &'z [Arc<zones::Zone>]) -> Labelled<'z, zones::Numbers> {
+    zones.iter().map(|zone| (vec![(label, &*zone.name)], zone.read())).collect()
 }

@@ -2,10 +2,10 @@
 //! of NGINX Plus.
 
 use super::{
-    Seen, Watched, each,
+    Labelled, Moment, Seen, Watched,
     text::{
         Kind::{self, Counter, Gauge},
-        Text,
+        Labels, Text,
     },
 };
 use crate::{
@@ -14,22 +14,27 @@ use crate::{
         limit_zone::Tally,
         modules::{limit_conn, limit_req, resolver},
         worker::{self, Totals},
-        zones::{Numbers, Zone},
+        zones::Numbers,
     },
-    observe::counts::Responses,
-    upstream::health::State,
+    observe::counts::{CLASSES, Responses},
+    upstream::{
+        cache::{Status, Tally as Fared, Zone},
+        health::State,
+    },
 };
-use std::sync::Arc;
+use std::{iter::zip, sync::Arc};
 
-pub(super) fn write(text: &mut Text, http: &Http, groups: &[Watched]) {
+pub(super) fn write(text: &mut Text, moment: &Moment<'_>) {
     status(text);
     plus(text);
     workers(text);
-    zones(text, "server_zone", &http.server_zones);
-    zones(text, "location_zone", &http.location_zones);
-    peers(text, groups);
-    resolvers(text, &http.resolver_zones);
-    limits(text, http);
+    zones(text, "server_zone", &moment.server_zones);
+    zones(text, "location_zone", &moment.location_zones);
+    peers(text, &moment.peers);
+    groups(text, moment.groups);
+    resolvers(text, &moment.http.resolver_zones);
+    limits(text, moment.http);
+    caches(text, &moment.caches);
 }
 
 /// `stub_status`.
@@ -57,20 +62,16 @@ fn plus(text: &mut Text) {
         text.single(&format!("nginxplus_connections_{name}"), kind, help, value);
     }
     text.single("nginxplus_http_requests_total", Counter, "Total http requests", totals.requests);
-    text.single("nginxplus_http_requests_current", Gauge, "Current http requests", current(&totals));
+    text.single("nginxplus_http_requests_current", Gauge, "Current http requests", totals.current());
 }
 
 fn of_connections(totals: &Totals) -> [(&'static str, Kind, &'static str, u64); 4] {
     [
         ("accepted", Counter, "Accepted client connections", totals.accepted),
         ("dropped", Counter, "Dropped client connections", totals.dropped),
-        ("active", Gauge, "Active client connections", totals.active.saturating_sub(totals.waiting)),
+        ("active", Gauge, "Active client connections", totals.busy()),
         ("idle", Gauge, "Idle client connections", totals.waiting),
     ]
-}
-
-fn current(totals: &Totals) -> u64 {
-    totals.reading + totals.writing
 }
 
 /// The same for each thread.
@@ -86,7 +87,7 @@ fn workers(text: &mut Text) {
     }
     for (name, kind, help, value) in [
         ("total", Counter, "Total client requests of the worker", (|totals| totals.requests) as fn(&Totals) -> u64),
-        ("current", Gauge, "Client requests of the worker under way", current),
+        ("current", Gauge, "Client requests of the worker under way", Totals::current),
     ] {
         let name = format!("nginxplus_worker_http_requests_{name}");
         let mut family = text.family(&name, kind, help);
@@ -96,8 +97,7 @@ fn workers(text: &mut Text) {
     }
 }
 
-fn zones(text: &mut Text, label: &str, zones: &[Arc<Zone>]) {
-    let read: Vec<(&str, Numbers)> = zones.iter().map(|zone| (&*zone.name, zone.read())).collect();
+fn zones(text: &mut Text, label: &str, zones: &Labelled<'_, Numbers>) {
     let rows: [(&str, Kind, &str, fn(&Numbers) -> u64); 5] = [
         ("processing", Gauge, "Client requests that are currently being processed", |numbers| numbers.processing),
         ("requests", Counter, "Total client requests", |numbers| numbers.requests),
@@ -112,37 +112,37 @@ fn zones(text: &mut Text, label: &str, zones: &[Arc<Zone>]) {
         }
         let name = format!("nginxplus_{label}_{name}");
         let mut family = text.family(&name, kind, help);
-        for (zone, numbers) in &read {
-            family.sample(&[(label, zone)], value(numbers));
+        for (labels, numbers) in zones {
+            family.sample(labels, value(numbers));
         }
     }
-    let answers = read.iter().map(|(zone, numbers)| (vec![(label, *zone)], &numbers.responses));
+    let answers = zones.iter().map(|(labels, numbers)| (&labels[..], &numbers.responses));
     responses(text, &format!("nginxplus_{label}"), answers);
 }
 
 /// Answers by class, and by status.
-fn responses<'r, 'l>(
+fn responses<'r>(
     text: &mut Text,
     prefix: &str,
-    answers: impl Iterator<Item = (Vec<(&'l str, &'l str)>, &'r Responses)> + Clone,
+    answers: impl Iterator<Item = (&'r Labels<'r>, &'r Responses)> + Clone,
 ) {
     let name = format!("{prefix}_responses");
     let mut family = text.family(&name, Counter, "Total responses sent to clients");
     for (labels, responses) in answers.clone() {
-        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(responses.classes) {
-            family.sample(&[&labels[..], &[("code", class)]].concat(), count);
+        for (class, count) in CLASSES.into_iter().zip(responses.classes) {
+            family.sample(&[labels, &[("code", class)]].concat(), count);
         }
     }
     let name = format!("{prefix}_responses_codes");
     let mut family = text.family(&name, Counter, "Total responses sent to clients, by status");
     for (labels, responses) in answers {
         for (code, count) in &responses.codes {
-            family.sample(&[&labels[..], &[("code", &code.to_string())]].concat(), count);
+            family.sample(&[labels, &[("code", &code.to_string())]].concat(), count);
         }
     }
 }
 
-fn peers(text: &mut Text, groups: &[Watched]) {
+fn peers(text: &mut Text, peers: &Labelled<'_, &Seen>) {
     let rows: [(&str, Kind, &str, fn(&Seen) -> u64); 13] = [
         ("state", Gauge, "Current state", |seen| state(seen.state)),
         ("active", Gauge, "Active connections", |seen| seen.peer.active().into()),
@@ -167,10 +167,15 @@ fn peers(text: &mut Text, groups: &[Watched]) {
     for (name, kind, help, value) in rows {
         let name = format!("nginxplus_upstream_server_{name}");
         let mut family = text.family(&name, kind, help);
-        each(groups).for_each(|(labels, seen)| family.sample(&labels, value(seen)));
+        for (labels, seen) in peers {
+            family.sample(labels, value(seen));
+        }
     }
-    let answers = each(groups).map(|(labels, seen)| (labels, &seen.numbers.responses));
-    responses(text, "nginxplus_upstream_server", answers.collect::<Vec<_>>().into_iter());
+    let answers = peers.iter().map(|(labels, seen)| (&labels[..], &seen.numbers.responses));
+    responses(text, "nginxplus_upstream_server", answers);
+}
+
+fn groups(text: &mut Text, groups: &[Watched]) {
     let mut family = text.family("nginxplus_upstream_keepalive", Gauge, "Idle keepalive connections");
     for watched in groups {
         let idle: u64 = watched.peers.iter().map(|seen| seen.numbers.idle).sum();
@@ -196,40 +201,43 @@ fn state(state: State) -> u64 {
 }
 
 fn resolvers(text: &mut Text, zones: &[Arc<resolver::Zone>]) {
-    let rows: [(&str, &str, fn(&resolver::Zone) -> u64); 11] = [
-        ("name", "Total requests to resolve names to addresses", |zone| zone.names.get()),
-        ("srv", "Total requests to resolve SRV records", |zone| zone.services.get()),
-        ("addr", "Total requests to resolve addresses to names", |_| 0),
-        ("noerror", "Total number of successful responses", |zone| zone.noerror.get()),
-        ("formerr", "Total number of FORMERR responses", |zone| zone.formerr.get()),
-        ("servfail", "Total number of SERVFAIL responses", |zone| zone.servfail.get()),
-        ("nxdomain", "Total number of NXDOMAIN responses", |zone| zone.nxdomain.get()),
-        ("notimp", "Total number of NOTIMP responses", |zone| zone.notimp.get()),
-        ("refused", "Total number of REFUSED responses", |zone| zone.refused.get()),
-        ("timedout", "Total number of timed out requests", |zone| zone.timedout.get()),
-        ("unknown", "Total requests completed with an unknown error", |zone| zone.unknown.get()),
+    const HELP: [&str; 8] = [
+        "Total number of successful responses",
+        "Total number of FORMERR responses",
+        "Total number of SERVFAIL responses",
+        "Total number of NXDOMAIN responses",
+        "Total number of NOTIMP responses",
+        "Total number of REFUSED responses",
+        "Total number of timed out requests",
+        "Total requests completed with an unknown error",
     ];
-    for (name, help, value) in rows {
+    let mut family = |name: &str, help: &str, value: &dyn Fn(&resolver::Zone) -> u64| {
         let name = format!("nginxplus_resolver_{name}");
         let mut family = text.family(&name, Counter, help);
         for zone in zones {
             family.sample(&[("resolver", &zone.name)], value(zone));
         }
+    };
+    family("name", "Total requests to resolve names to addresses", &|zone| zone.names.get());
+    family("srv", "Total requests to resolve SRV records", &|zone| zone.services.get());
+    family("addr", "Total requests to resolve addresses to names", &|_| 0);
+    for (at, (name, help)) in zip(resolver::Zone::ANSWERS, HELP).enumerate() {
+        family(name, help, &|zone| zone.answers()[at].get());
     }
 }
 
 fn limits(text: &mut Text, http: &Http) {
-    let rows: [(&str, &str, fn(&Tally) -> u64); 5] = [
-        ("passed", "neither limited nor accounted as limited", |tally| tally.passed.get()),
-        ("delayed", "delayed", |tally| tally.delayed.get()),
-        ("rejected", "rejected", |tally| tally.rejected.get()),
-        ("delayed_dry_run", "accounted as delayed in the dry run mode", |tally| tally.delayed_dry_run.get()),
-        ("rejected_dry_run", "accounted as rejected in the dry run mode", |tally| tally.rejected_dry_run.get()),
+    const HELP: [&str; 5] = [
+        "neither limited nor accounted as limited",
+        "delayed",
+        "rejected",
+        "accounted as delayed in the dry run mode",
+        "accounted as rejected in the dry run mode",
     ];
     let requests: Vec<_> = limit_req::tallies(&http.settings.limit_req).collect();
     let connections: Vec<_> = limit_conn::tallies(&http.settings.limit_conn).collect();
     for (what, tallies) in [("request", requests), ("connection", connections)] {
-        for (name, help, value) in rows {
+        for (at, (name, help)) in zip(Tally::NAMES, HELP).enumerate() {
             // Nobody waits for a connection.
             if what == "connection" && name.starts_with("delayed") {
                 continue;
@@ -237,7 +245,52 @@ fn limits(text: &mut Text, http: &Http) {
             let (name, help) = (format!("nginxplus_limit_{what}_{name}"), format!("Total number of {what}s {help}"));
             let mut family = text.family(&name, Counter, &help);
             for (zone, tally) in &tallies {
-                family.sample(&[("zone", zone)], value(tally));
+                family.sample(&[("zone", zone)], tally.counters()[at].get());
+            }
+        }
+    }
+}
+
+fn caches(text: &mut Text, caches: &[(String, Arc<Zone>)]) {
+    let state: [(&str, &str, fn(&Zone) -> u64); 3] = [
+        ("size", "Total size of the cache", |zone| zone.size().0),
+        ("max_size", "Maximum size of the cache; zero means none", |zone| zone.path.limit().unwrap_or(0)),
+        ("cold", "Whether files of an earlier process are still being found", |zone| zone.size().1.into()),
+    ];
+    for (name, help, value) in state {
+        let name = format!("nginxplus_cache_{name}");
+        let mut family = text.family(&name, Gauge, help);
+        for (name, zone) in caches {
+            family.sample(&[("zone", name)], value(zone));
+        }
+    }
+    for (status, what) in [
+        (Status::Hit, "that were fresh in the cache"),
+        (Status::Stale, "that were old and given for want of better ones"),
+        (Status::Updating, "that were old and being fetched anew"),
+        (Status::Revalidated, "that were old and still held"),
+        (Status::Miss, "that were not in the cache"),
+        (Status::Expired, "that were too old"),
+        (Status::Bypass, "that were not looked for in the cache"),
+    ] {
+        let counts: [(&str, &str, fn(&Fared) -> u64); 4] = [
+            ("responses", "Total number of responses", |tally| tally.responses.get()),
+            ("bytes", "Total number of bytes of responses", |tally| tally.bytes.get()),
+            ("responses_written", "Total number of responses written to the cache", |tally| {
+                tally.responses_written.get()
+            }),
+            ("bytes_written", "Total number of bytes written to the cache of responses", |tally| {
+                tally.bytes_written.get()
+            }),
+        ];
+        // The exporter does not have it of misses.
+        let written = matches!(status, Status::Expired | Status::Bypass);
+        for (name, help, value) in counts.into_iter().take(if written { 4 } else { 2 }) {
+            let word = status.word().to_ascii_lowercase();
+            let (name, help) = (format!("nginxplus_cache_{word}_{name}"), format!("{help} {what}"));
+            let mut family = text.family(&name, Counter, &help);
+            for (name, zone) in caches {
+                family.sample(&[("zone", name)], value(zone.tally(status)));
             }
         }
     }

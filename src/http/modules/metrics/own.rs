@@ -1,33 +1,37 @@
 //! The metrics that neither nginx nor its exporter has: how long things take by steps, why other peers had to be asked, what
-//! queues, reloads and names are doing.
+//! queues, caches, reloads and names are doing.
 
 use super::{
-    Seen, Watched, each,
+    Labelled, Moment, Seen, Watched,
     text::{
         Kind::{Counter, Gauge, Histogram},
         Text, decimal,
     },
 };
 use crate::{
-    http::{generation::Http, zones::Zone},
+    http::zones::Numbers,
     observe::counts::Spread,
     process::reloads,
-    upstream::Group,
+    upstream::{
+        Group,
+        cache::{Status, Tally, Zone},
+    },
 };
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub(super) fn write(text: &mut Text, http: &Http, groups: &[Watched], now: u64) {
+pub(super) fn write(text: &mut Text, moment: &Moment<'_>) {
     let mut family = text.family("tidegate_build_info", Gauge, "What is running");
     family.sample(&[("version", env!("CARGO_PKG_VERSION")), ("nginx", crate::NGINX_VERSION)], 1);
     reloads(text);
-    zones(text, "server", &http.server_zones);
-    zones(text, "location", &http.location_zones);
-    peers(text, groups);
-    queues(text, groups);
-    names(text, groups, now);
+    zones(text, "server_zone", &moment.server_zones);
+    zones(text, "location_zone", &moment.location_zones);
+    peers(text, &moment.peers);
+    queues(text, moment.groups);
+    caches(text, &moment.caches);
+    names(text, moment.groups, moment.now);
 }
 
 fn reloads(text: &mut Text) {
@@ -49,23 +53,21 @@ fn seconds(time: SystemTime) -> String {
     decimal(u64::try_from(millis).unwrap_or(0), 3)
 }
 
-fn zones(text: &mut Text, kind: &str, zones: &[Arc<Zone>]) {
-    let label = format!("{kind}_zone");
-    let read: Vec<_> = zones.iter().map(|zone| (&*zone.name, zone.read())).collect();
+fn zones(text: &mut Text, label: &str, zones: &Labelled<'_, Numbers>) {
     let name = format!("tidegate_{label}_request_duration_seconds");
     let help = "From the first byte of a request's head to the last byte of its answer";
     let mut family = text.family(&name, Histogram, help);
-    for (zone, numbers) in &read {
-        family.histogram(&[(&label, zone)], &numbers.time);
+    for (labels, numbers) in zones {
+        family.histogram(labels, &numbers.time);
     }
     let name = format!("tidegate_{label}_client_aborts_total");
     let mut family = text.family(&name, Counter, "Requests whose client left before it had all of its answer");
-    for (zone, numbers) in &read {
-        family.sample(&[(&label, zone)], numbers.aborted);
+    for (labels, numbers) in zones {
+        family.sample(labels, numbers.aborted);
     }
 }
 
-fn peers(text: &mut Text, groups: &[Watched]) {
+fn peers(text: &mut Text, peers: &Labelled<'_, &Seen>) {
     let times: [(&str, &str, fn(&Seen) -> &Spread); 3] = [
         ("connect", "How long opening a connection to the server took", |seen| &seen.numbers.connect),
         ("header", "How long it took until the head of an answer was here", |seen| &seen.numbers.header),
@@ -74,8 +76,8 @@ fn peers(text: &mut Text, groups: &[Watched]) {
     for (name, help, spread) in times {
         let name = format!("tidegate_upstream_server_{name}_duration_seconds");
         let mut family = text.family(&name, Histogram, help);
-        for (labels, seen) in each(groups).filter(|(_, seen)| spread(seen).count() > 0) {
-            family.histogram(&labels, spread(seen));
+        for (labels, seen) in peers.iter().filter(|(_, seen)| spread(seen).count() > 0) {
+            family.histogram(labels, spread(seen));
         }
     }
     let counts: [(&str, &str, fn(&Seen) -> u64); 2] = [
@@ -85,30 +87,34 @@ fn peers(text: &mut Text, groups: &[Watched]) {
     for (name, help, value) in counts {
         let name = format!("tidegate_upstream_server_connections_{name}_total");
         let mut family = text.family(&name, Counter, help);
-        each(groups).for_each(|(labels, seen)| family.sample(&labels, value(seen)));
+        for (labels, seen) in peers {
+            family.sample(labels, value(seen));
+        }
     }
     let help =
         "How long the server could not be asked: taken out by failures, checked for the first time, or unhealthy";
     let mut family = text.family("tidegate_upstream_server_downtime_seconds_total", Counter, help);
-    each(groups).for_each(|(labels, seen)| family.sample(&labels, decimal(seen.numbers.downtime, 3)));
+    for (labels, seen) in peers {
+        family.sample(labels, decimal(seen.numbers.downtime, 3));
+    }
     let help = "Attempts after which another one was made, by the reason";
     let mut family = text.family("tidegate_upstream_server_retries_total", Counter, help);
-    for (labels, seen) in each(groups) {
+    for (labels, seen) in peers {
         for (reason, times) in &seen.numbers.retries {
             family.sample(&[&labels[..], &[("reason", reason.word())]].concat(), times);
         }
     }
     let help = "When an attempt failed last, and why";
     let mut family = text.family("tidegate_upstream_server_last_failure_timestamp_seconds", Gauge, help);
-    for (labels, seen) in each(groups) {
+    for (labels, seen) in peers {
         if let Some((reason, at)) = seen.numbers.last_failure {
             family.sample(&[&labels[..], &[("reason", reason.word())]].concat(), decimal(at, 3));
         }
     }
     let mut family = text.family("tidegate_upstream_server_load", Gauge, "How loaded the server says it is");
-    for (labels, seen) in each(groups) {
+    for (labels, seen) in peers {
         if let Some(load) = seen.peer.load() {
-            family.sample(&labels, load);
+            family.sample(labels, load);
         }
     }
 }
@@ -128,6 +134,19 @@ fn queues(text: &mut Text, groups: &[Watched]) {
     let help = "How long requests waited that a server took";
     let mut family = text.family("tidegate_upstream_queue_wait_seconds", Histogram, help);
     queues().for_each(|(name, queue)| family.histogram(&[("upstream", name)], &queue.waits()));
+}
+
+/// What was written of answers that were in no cache.
+fn caches(text: &mut Text, caches: &[(String, Arc<Zone>)]) {
+    let counts: [(&str, &str, fn(&Tally) -> u64); 2] = [
+        ("responses", "Answers that were in no cache and have been put into it", |tally| tally.responses_written.get()),
+        ("bytes", "Bytes of their files", |tally| tally.bytes_written.get()),
+    ];
+    for (name, help, value) in counts {
+        let name = format!("tidegate_cache_miss_{name}_written_total");
+        let mut family = text.family(&name, Counter, help);
+        caches.iter().for_each(|(name, zone)| family.sample(&[("zone", name)], value(zone.tally(Status::Miss))));
+    }
 }
 
 /// Names that are looked up while the server runs.

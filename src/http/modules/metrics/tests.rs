@@ -11,6 +11,7 @@ fn scrape(http: &str, accept: &str) -> crate::http::testing::Answer {
 fn every_line_is_a_comment_or_a_sample_and_no_series_comes_twice() {
     let text = scrape(
         "limit_req_zone $uri zone=r:1m rate=1r/s; limit_conn_zone $uri zone=c:1m; resolver 127.0.0.1 status_zone=dns; \
+         proxy_cache_path /nowhere keys_zone=answers:1m max_size=7m; \
          upstream u { zone z 1m; queue 3; server 127.0.0.1:1; server 127.0.0.1:1; server unix:/a; server a.b resolve; } \
          server { status_zone s; location /x { status_zone l; } }",
         "*/*",
@@ -41,6 +42,10 @@ fn every_line_is_a_comment_or_a_sample_and_no_series_comes_twice() {
         "nginxplus_resolver_nxdomain{resolver=\"dns\"}",
         "nginxplus_limit_request_delayed{zone=\"r\"}",
         "nginxplus_limit_connection_rejected{zone=\"c\"}",
+        "nginxplus_cache_max_size{zone=\"answers\"}",
+        "nginxplus_cache_hit_responses{zone=\"answers\"}",
+        "nginxplus_cache_bypass_bytes_written{zone=\"answers\"}",
+        "tidegate_cache_miss_responses_written_total{zone=\"answers\"}",
         "tidegate_server_zone_request_duration_seconds_bucket{server_zone=\"s\",le=\"0.005\"}",
         "tidegate_upstream_queue_limit{upstream=\"u\"}",
         "tidegate_config_reloads_total{result=\"failure\"}",

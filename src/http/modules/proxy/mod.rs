@@ -29,7 +29,11 @@ use crate::{
     },
     observe::error_log::Level,
     syntax::Fault,
-    upstream::pass::{self, Job, Passing, Request, Rules, settings},
+    upstream::{
+        cache::{self, Caching},
+        pass::{self, Job, Passing, Request, Rules, cached, settings},
+        wire::answer::Dialect,
+    },
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -38,6 +42,7 @@ use std::sync::Arc;
 pub struct Conf {
     pub pass: Option<Pass>,
     pub passing: Passing,
+    pub caching: Caching,
     pub http_version: Version,
     pub set_header: List<SetHeader>,
     pub redirect: Redirects,
@@ -53,6 +58,7 @@ impl Module for Conf {
         Directive::new("proxy_pass", LOCATION.or(IF_IN_LOCATION).or(LIMIT_EXCEPT), |conf| &mut conf.pass),
         Directive::new("proxy_http_version", LEVELS, |conf| &mut conf.http_version),
         Directive::new("proxy_pass_trailers", LEVELS, |conf| &mut conf.passing.pass_trailers),
+        Directive::new("proxy_cache_convert_head", LEVELS, |conf| &mut conf.caching.convert_head),
         Directive::new("proxy_set_header", LEVELS, |conf| &mut conf.set_header),
         Directive::new("proxy_redirect", LEVELS, |conf| &mut conf.redirect),
         Directive::new("proxy_method", LEVELS, |conf| &mut conf.method),
@@ -64,10 +70,12 @@ impl Module for Conf {
 
     fn families(declarations: &mut Declarations<'_, Self>) {
         declarations.family("proxy", settings::DIRECTIVES, &[], |conf| &mut conf.passing);
+        declarations.family("proxy", cache::settings::DIRECTIVES, &[], |conf| &mut conf.caching);
     }
 
     fn settle(&mut self, scope: &Scope<'_>, level: Contexts) -> Result<(), Fault> {
         self.redirect.settle(self.pass.as_ref())?;
+        self.caching.settle("proxy", &mut self.passing, scope, level)?;
         self.passing.settle("proxy", scope, level)
     }
 
@@ -113,17 +121,23 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
         exchange.log(Level::Err, "zero length URI to proxy");
         return Phase::Break(Break::Status(500));
     }
-    let request = request::build(exchange, &conf, &target, &uri);
     let rewrite = |exchange: &Exchange, value: &[u8]| conf.redirect.rewrite(exchange, pass, value);
     let cookie = |exchange: &Exchange, value: &[u8]| cookies::rewrite(&conf, exchange, value);
     let rules = Rules {
         hidden: &["Date", "Server", "X-Pad"],
         redirect: Some(&rewrite),
         cookie: Some(&cookie),
-        ..Rules::default()
+        caching: Some(&conf.caching),
+        ..Rules::new(&conf.passing, "proxy")
     };
+    let key = |exchange: &Exchange| match &conf.caching.key {
+        Some(key) => key.evaluate(exchange).into_owned(),
+        None => [&b"http://"[..], &target.host, &uri].concat(),
+    };
+    cached::look_up(exchange, &rules, &Dialect::Http, key).await?;
+    let request = request::build(exchange, &conf, &target, &uri);
     let connecting = conf.passing.connecting(exchange);
-    let job = Job { group: target.group, passing: &conf.passing, connecting, rules, request, scheme: "http://", uri };
+    let job = Job { group: target.group, connecting, rules, request, scheme: "http://", uri };
     pass::pass(exchange, &job).await
 }
 

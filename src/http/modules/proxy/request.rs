@@ -12,7 +12,7 @@ use crate::{
     },
     syntax::Fault,
     upstream::{
-        pass::{Request, Sends},
+        pass::{Request, Sends, cached},
         wire::{Frames, answer::Dialect},
     },
 };
@@ -90,7 +90,9 @@ pub(super) fn uri(exchange: &Exchange, pass: &Pass, target: &Target) -> Bytes {
 /// The whole request but its body.
 pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> Request {
     let mut head = Vec::with_capacity(512);
+    let kept = exchange.state.upstream.cache.keeps();
     let method = match &conf.method {
+        _ if cached::converts_head(exchange, &conf.caching) => Cow::Borrowed(&b"GET"[..]),
         Some(method) => method.evaluate(exchange),
         None => Cow::Borrowed(&exchange.head.method[..]),
     };
@@ -125,9 +127,18 @@ pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8
     if chunked && !set("transfer-encoding") {
         field(&mut head, b"Transfer-Encoding", b"chunked");
     }
+    if kept {
+        let (since, tag) = cached::questions(exchange);
+        for (name, value) in [("If-Modified-Since", since), ("If-None-Match", tag)] {
+            if !set(name) {
+                field(&mut head, name.as_bytes(), &value);
+            }
+        }
+    }
     if conf.passing.pass_request_headers {
         for client in &exchange.head.fields {
-            let own = OWN.iter().any(|name| client.name.eq_ignore_ascii_case(name.as_bytes()));
+            let is = |name: &&str| client.name.eq_ignore_ascii_case(name.as_bytes());
+            let own = OWN.iter().any(is) || kept && cached::OWN.iter().any(is);
             let replaced = conf.set_header.iter().any(|header| header.name.eq_ignore_ascii_case(&client.name));
             if !own && !replaced {
                 raw_field(&mut head, &client.name, &client.value);

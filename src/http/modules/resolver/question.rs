@@ -84,7 +84,7 @@ pub(super) fn name(text: &str) -> Option<Name> {
 /// What a server answered instead of addresses. Two families are one question: an error of one is one of both.
 pub(super) async fn ask(servers: &NameServers, first: usize, name: &Name, log: &Log) -> Result<Answer, Failure> {
     let zone = Zone::of(servers).inspect(|zone| zone.names.up());
-    let (log, pending) = (&counting(zone.clone(), log), zone.map(Pending::new));
+    let (log, pending) = (&counting(zone.clone(), log), Pending(zone));
     let replies = RefCell::new(Vec::new());
     let ask = |wanted: bool, kind| {
         let replies = &replies;
@@ -97,9 +97,7 @@ pub(super) async fn ask(servers: &NameServers, first: usize, name: &Name, log: &
     };
     tokio::join!(biased; ask(servers.ipv4, RecordType::A), ask(servers.ipv6, RecordType::AAAA));
     let replies = replies.into_inner();
-    if let Some(pending) = pending {
-        pending.answered(replies.iter().find_map(|reply| reply.as_ref().err().copied()));
-    }
+    pending.answered(replies.iter().find_map(|reply| reply.as_ref().err().copied()));
     combine(replies)
 }
 
@@ -114,11 +112,9 @@ pub(super) async fn ask_service(
     log: &Log,
 ) -> Result<ServiceAnswer, Failure> {
     let zone = Zone::of(servers).inspect(|zone| zone.services.up());
-    let (log, pending) = (&counting(zone.clone(), log), zone.map(Pending::new));
+    let (log, pending) = (&counting(zone.clone(), log), Pending(zone));
     let records = Asked::new(&servers.servers, name.clone(), RecordType::SRV, log).ask(first).await;
-    if let Some(pending) = pending {
-        pending.answered(records.as_ref().err().copied());
-    }
+    pending.answered(records.as_ref().err().copied());
     let records = records?;
     let ttl = records.iter().map(seconds).min().unwrap_or(0);
     let (mut targets, mut alias) = (Vec::new(), None);

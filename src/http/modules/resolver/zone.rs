@@ -2,21 +2,17 @@
 //! reloads.
 
 use super::{Failure, NameServers};
-use crate::observe::counts::Counter;
+use crate::{lock, observe::counts::Counter};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 /// A question that is counted. Dropped before it was answered, it counts as one that nobody answered in time: those who
 /// waited for it do so no longer.
-pub(super) struct Pending(Option<Arc<Zone>>);
+pub(super) struct Pending(pub(super) Option<Arc<Zone>>);
 
 impl Pending {
-    pub(super) fn new(zone: Arc<Zone>) -> Self {
-        Self(Some(zone))
-    }
-
     /// It was answered.
     pub(super) fn answered(mut self, failed: Option<Failure>) {
         if let Some(zone) = self.0.take() {
@@ -57,7 +53,7 @@ static ALL: Mutex<BTreeMap<String, Arc<Zone>>> = Mutex::new(BTreeMap::new());
 impl Zone {
     /// The zone of this name, which may have counted before.
     pub fn named(name: &str) -> Arc<Self> {
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&ALL);
         let new = || Arc::new(Self { name: name.to_owned(), ..Self::default() });
         Arc::clone(all.entry(name.to_owned()).or_insert_with(new))
     }
@@ -84,21 +80,18 @@ impl Zone {
         if code == 1 { &self.formerr } else { &self.unknown }.up();
     }
 
+    /// What the counters of answers are called in the API and in metrics.
+    pub const ANSWERS: [&'static str; 8] =
+        ["noerror", "formerr", "servfail", "nxdomain", "notimp", "refused", "timedout", "unknown"];
+
+    /// The counters of answers, in the order of their names.
+    pub fn answers(&self) -> [&Counter<true>; 8] {
+        let Self { noerror, formerr, servfail, nxdomain, notimp, refused, timedout, unknown, .. } = self;
+        [noerror, formerr, servfail, nxdomain, notimp, refused, timedout, unknown]
+    }
+
     /// Begins anew.
     pub fn reset(&self) {
-        for counter in [
-            &self.names,
-            &self.services,
-            &self.noerror,
-            &self.formerr,
-            &self.servfail,
-            &self.nxdomain,
-            &self.notimp,
-            &self.refused,
-            &self.timedout,
-            &self.unknown,
-        ] {
-            counter.reset();
-        }
+        [&self.names, &self.services].into_iter().chain(self.answers()).for_each(Counter::reset);
     }
 }

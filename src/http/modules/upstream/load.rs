@@ -3,7 +3,7 @@
 use crate::{
     config::{
         Args, FromArgs,
-        values::{parse_number, parse_time},
+        values::{parse_number, parse_port, parse_time},
     },
     syntax::{Fault, Word},
     upstream::load::{Agent, Check, Member, OnFail},
@@ -55,10 +55,7 @@ impl FromArgs for Agent {
         for word in args.words() {
             let invalid = || args.parameter(word);
             match named(word) {
-                (b"port", number) => {
-                    let number = parse_number(number).and_then(|number| u16::try_from(number).ok());
-                    port = Some(number.filter(|number| *number > 0).ok_or_else(invalid)?);
-                }
+                (b"port", number) => port = Some(parse_port(number).ok_or_else(invalid)?),
                 (b"interval", time) => interval = positive(time).ok_or_else(invalid)?,
                 (b"timeout", time) => timeout = positive(time).ok_or_else(invalid)?,
                 (b"send", text) => send = Bytes::copy_from_slice(text),

@@ -60,6 +60,8 @@ pub struct State {
     pub cookie: Option<Bytes>,
     /// It is not known who its upstream's name is.
     pub unresolved: std::cell::Cell<bool>,
+    /// What it has to do with a cache.
+    pub cache: crate::upstream::pass::cached::State,
 }
 
 /// All groups that anything refers to, in the order of the handles: those of `upstream` blocks, and one

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         Args, FromArgs,
-        values::{parse_number, parse_time},
+        values::{parse_number, parse_port, parse_time},
     },
     syntax::{Fault, Span, Word},
 };
@@ -25,13 +25,24 @@ pub struct HealthCheck {
     pub matching: Option<(Bytes, Span)>,
     /// In the place of the server's own.
     pub port: Option<u16>,
-    /// Whether it accepts connections is all that is asked (`type=tcp`).
-    pub tcp: bool,
+    pub kind: Kind,
     /// How old a connection may become that serves several checks.
     pub keepalive_time: Option<Duration>,
     /// What is written, for telling checks apart.
     pub text: String,
     pub span: Span,
+}
+
+/// What is asked (`type=`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As the location would ask: over HTTP, FastCGI, uwsgi or SCGI.
+    Http,
+    /// Whether it accepts connections is all.
+    Tcp,
+    /// The gRPC Health Checking Protocol: for this service, or if it has no name, the whole server; which status is
+    /// wanted, and if it is 0, that the server is serving, too.
+    Grpc { service: Bytes, status: u32 },
 }
 
 impl FromArgs for std::sync::Arc<HealthCheck> {
@@ -55,14 +66,15 @@ impl HealthCheck {
             persistent: false,
             matching: None,
             port: None,
-            tcp: false,
+            kind: Kind::Http,
             keepalive_time: None,
             text: texts.join(" "),
             span: args.statement.name.span,
         };
-        let (mut uri, mut kind) = (None, None);
+        let (mut uri, mut kind, mut late) = (None, None, None);
         for word in args.words() {
             let invalid = || args.parameter(word);
+            let behind = matches!(check.kind, Kind::Grpc { .. });
             let (name, value) = match memchr::memchr(b'=', &word.value) {
                 Some(at) => (&word.value[..at], Some(&word.value[at + 1..])),
                 None => (&word.value[..], None),
@@ -86,18 +98,38 @@ impl HealthCheck {
                 (b"match", Some(name)) if !name.is_empty() => {
                     check.matching = Some((Bytes::copy_from_slice(name), word.span));
                 }
-                (b"port", Some(value)) => {
-                    let port = parse_number(value).and_then(|port| u16::try_from(port).ok());
-                    check.port = Some(port.filter(|port| *port > 0).ok_or_else(invalid)?);
-                }
+                (b"port", Some(value)) => check.port = Some(parse_port(value).ok_or_else(invalid)?),
                 (b"keepalive_time", Some(value)) => check.keepalive_time = Some(time(value)?),
-                (b"type", Some(b"http")) => kind = None,
-                (b"type", Some(b"tcp")) => kind = Some(word),
-                (b"type", Some(b"grpc")) | (b"grpc_service" | b"grpc_status", Some(_)) => {
-                    let fault = Fault::at(word.span, "health checks of gRPC servers are not supported by this version");
-                    return Err(fault.help("they need HTTP/2 to upstreams; `type=tcp` sees whether a server is there"));
+                (b"type", Some(b"http")) => check.kind = Kind::Http,
+                (b"type", Some(b"tcp")) => {
+                    check.kind = Kind::Tcp;
+                    kind = Some(word);
+                }
+                (b"type", Some(b"grpc")) => {
+                    check.kind = Kind::Grpc { service: Bytes::new(), status: 0 };
+                    kind = Some(word);
+                    continue;
+                }
+                (b"grpc_service" | b"grpc_status", Some(value)) => {
+                    let Kind::Grpc { service, status } = &mut check.kind else {
+                        let name = String::from_utf8_lossy(name);
+                        let text = format!("\"{name}\" parameter requires \"type=grpc\" before it");
+                        return Err(Fault::at(word.span, text));
+                    };
+                    // Names are texts to Protocol Buffers, and 0 is what is wanted anyway.
+                    match name {
+                        b"grpc_service" if std::str::from_utf8(value).is_ok() => {
+                            *service = Bytes::copy_from_slice(value);
+                        }
+                        b"grpc_status" => *status = number(value)?,
+                        _ => return Err(invalid()),
+                    }
+                    continue;
                 }
                 _ => return Err(invalid()),
+            }
+            if behind {
+                late = late.or(Some((word, name)));
             }
         }
         if check.interval.is_zero() {
@@ -106,13 +138,17 @@ impl HealthCheck {
         if check.persistent && !check.mandatory {
             return Err(Fault::at(check.span, "\"persistent\" parameter requires \"mandatory\""));
         }
-        if let Some(kind) = kind {
-            check.tcp = true;
+        if let Some(kind) = kind.filter(|_| check.kind != Kind::Http) {
             let other = uri.map(|_| "uri").or(check.matching.as_ref().map(|_| "match"));
             if let Some(other) = other {
-                let text = format!("\"{other}\" parameter is not compatible with \"type=tcp\"");
+                let text = format!("\"{other}\" parameter is not compatible with \"{}\"", kind.text());
                 return Err(Fault::at(kind.span, text));
             }
+        }
+        if let Some((word, name)) = late {
+            let name = String::from_utf8_lossy(name);
+            let text = format!("\"{name}\" parameter must be specified before \"type=grpc\"");
+            return Err(Fault::at(word.span, text));
         }
         Ok(check)
     }

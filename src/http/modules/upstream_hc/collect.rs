@@ -1,6 +1,9 @@
 //! Which checks a configuration has: each `health_check` with its location and the group that this leads to.
 
-use super::{args::HealthCheck, matching::Match};
+use super::{
+    args::{HealthCheck, Kind},
+    matching::Match,
+};
 use crate::{
     config::{Handle, Scope},
     http::{
@@ -110,7 +113,7 @@ fn check(
     groups: &[Option<Arc<Group>>],
 ) -> Result<Option<Check>, Fault> {
     let settling = |text: String| Fault::at(args.span, text).when(Stage::Settling);
-    let handle = group(location, args.tcp).map_err(|text| settling(text.to_owned()))?;
+    let handle = group(location, &args.kind).map_err(|text| settling(text.to_owned()))?;
     let Some(group) = groups.get(handle.0 as usize).and_then(Option::as_ref) else { return Ok(None) };
     if group.zone.is_none() {
         let text = format!("health checks require upstream \"{}\" to be in shared memory", group.name);
@@ -131,18 +134,18 @@ fn check(
 }
 
 /// The group that a location passes requests to.
-fn group(location: &Location, tcp: bool) -> Result<Handle, &'static str> {
+fn group(location: &Location, kind: &Kind) -> Result<Handle, &'static str> {
     let settings = &location.settings;
-    let of = |pass: &Option<cgi::Pass>| match pass {
+    let of = |pass: Option<&cgi::Pass>| match pass {
         Some(cgi::Pass::Group(handle)) => Some(*handle),
         _ => None,
     };
     let group = match location.content {
         Content::Proxy => settings.proxy.pass.as_ref().and_then(|pass| pass.group()),
-        Content::Uwsgi => of(&settings.uwsgi.pass.as_ref().map(|uwsgi::Server(pass)| pass.clone())),
-        Content::Fastcgi => of(&settings.fastcgi.pass),
-        Content::Scgi => of(&settings.scgi.pass),
-        Content::Memcached if !tcp => {
+        Content::Uwsgi => of(settings.uwsgi.pass.as_ref().map(|uwsgi::Server(pass)| pass)),
+        Content::Fastcgi => of(settings.fastcgi.pass.as_ref()),
+        Content::Scgi => of(settings.scgi.pass.as_ref()),
+        Content::Memcached if *kind == Kind::Http => {
             return Err("\"health_check\" of memcached servers is possible with \"type=tcp\" only");
         }
         Content::Memcached => settings.memcached.pass.as_ref().map(|server| server.group),

@@ -1,7 +1,7 @@
 //! `match`: the tests that the answer to a health check has to pass.
 
 use crate::{
-    config::{Args, FromArgs, Scope, registry::on_statement_line, values::parse_number},
+    config::{Args, FromArgs, Scope, args::count_fault, registry::on_statement_line, values::parse_number},
     http::{exchange::Exchange, regex::Regex, template::Template},
     syntax::{Fault, Span, Statement, Word},
     upstream::probe::Reply,
@@ -45,6 +45,7 @@ pub struct Unfit {
 }
 
 pub(super) const STATUS: &str = "checking status code";
+pub(super) const GRPC: &str = "checking gRPC status";
 const HEADER: &str = "checking header";
 const BODY: &str = "checking body";
 const VARIABLES: &str = "checking variables";
@@ -142,8 +143,7 @@ impl FromArgs for Arc<Match> {
 /// Reads one line of the block.
 fn read(statement: &Statement, scope: &Scope<'_>) -> Result<Test, Fault> {
     let (name, words) = (&statement.name, &statement.args[..]);
-    let count =
-        || Fault::at(name.span, [b"invalid number of arguments in \"", &name.value[..], b"\" directive"].concat());
+    let count = || count_fault(statement);
     if statement.block.is_some() {
         return Err(Fault::at(name.span, "unexpected \"{\""));
     }

@@ -1,6 +1,7 @@
 //! Makes the checks: one thread of the process does it for all, for as long as its generation is in force.
 
 use super::{
+    args::Kind,
     collect::Check,
     matching::{self, Unfit},
 };
@@ -12,17 +13,14 @@ use crate::{
         connection::Connection,
         content::Content,
         exchange::{Exchange, Try},
-        heads::{
-            Limits,
-            request::{Parser, Progress},
-        },
+        heads::RequestHead,
         modules::{fastcgi, proxy, scgi, uwsgi},
         uri,
         worker::Worker,
     },
     observe::error_log::{self, Level},
     upstream::{
-        Failure, Peer,
+        Failure, Peer, grpc,
         health::Verdict,
         pass::{Request, Sends},
         probe::{self, Line, Question, Target},
@@ -85,14 +83,15 @@ async fn look_after(http: Weak<Http>, worker: Rc<Worker>, check: Arc<Check>) {
 
 /// Checks one peer again and again, as long as it belongs to the group.
 async fn follow((http, worker, check): (Weak<Http>, Rc<Worker>, Arc<Check>), id: u32, address: Address) {
-    let mut line = Line::kept(check.args.keepalive_time);
+    let keep = check.args.keepalive_time;
+    let mut lines = Lines { plain: Line::kept(keep), grpc: grpc::Line::kept(keep) };
     loop {
         tokio::time::sleep(late(&worker, check.args.jitter)).await;
         let Some(http) = in_force(&http, &worker) else { return };
         let Some(peer) = check.group.peer(id).filter(|peer| peer.address == address) else { return };
         // Who is `down` is asked nothing.
         if !peer.line.down {
-            let outcome = ask(&http, &worker, &check, &peer, &mut line).await;
+            let outcome = ask(&http, &worker, &check, &peer, &mut lines).await;
             worker.clock.update();
             if worker.is_current(&http) {
                 note(&http, &worker, &check, &peer, outcome);
@@ -101,6 +100,12 @@ async fn follow((http, worker, check): (Weak<Http>, Rc<Worker>, Arc<Check>), id:
         drop((http, peer));
         tokio::time::sleep(check.args.interval).await;
     }
+}
+
+/// What may be kept of a check's connection to a peer, in whichever protocol it is.
+struct Lines {
+    plain: Line,
+    grpc: grpc::Line,
 }
 
 /// A random part of the jitter.
@@ -118,7 +123,7 @@ enum Outcome {
 }
 
 /// Asks a peer and judges its answer.
-async fn ask(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check, peer: &Arc<Peer>, line: &mut Line) -> Outcome {
+async fn ask(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check, peer: &Arc<Peer>, lines: &mut Lines) -> Outcome {
     let passing = check.passing();
     let mut address = peer.address.clone();
     if let (Address::Tcp(address), Some(port)) = (&mut address, check.args.port) {
@@ -134,17 +139,34 @@ async fn ask(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check, peer: &Arc<Pe
         needs_body: wants_body,
         ..Target::new(address)
     };
-    if check.args.tcp {
-        return match probe::reach(&target).await {
-            Ok(_) => Outcome::Fit("connecting to upstream"),
-            Err(failure) => Outcome::Failed(failure, "connecting to upstream"),
-        };
+    match &check.args.kind {
+        Kind::Http => {}
+        Kind::Tcp => {
+            return match probe::reach(&target).await {
+                Ok(_) => Outcome::Fit("connecting to upstream"),
+                Err(failure) => Outcome::Failed(failure, "connecting to upstream"),
+            };
+        }
+        Kind::Grpc { service, status } => {
+            let answer = match grpc_question(&mut exchange, check, service).await {
+                Ok(question) => lines.grpc.put(&target, &question).await,
+                Err(why) => return Outcome::Unfit(Unfit { action: SENDING, why }),
+            };
+            return match answer.map(|answer| answer.judge(*status)) {
+                Ok(Ok(())) => Outcome::Fit(matching::GRPC),
+                Ok(Err(why)) => Outcome::Unfit(Unfit { action: matching::GRPC, why }),
+                Err(failure) => {
+                    let action = failure.action(true);
+                    Outcome::Failed(failure, action)
+                }
+            };
+        }
     }
     let question = match question(&mut exchange, check).await {
         Ok(question) => question,
-        Err(why) => return Outcome::Unfit(Unfit { action: "sending request to upstream", why }),
+        Err(why) => return Outcome::Unfit(Unfit { action: SENDING, why }),
     };
-    let reply = match line.put(&target, &question).await {
+    let reply = match lines.plain.put(&target, &question).await {
         Ok(reply) => reply,
         Err(failure) => {
             let action = failure.action(true);
@@ -168,6 +190,8 @@ async fn ask(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check, peer: &Arc<Pe
     judged.map_or_else(Outcome::Unfit, Outcome::Fit)
 }
 
+const SENDING: &str = "sending request to upstream";
+
 /// So much of a body is looked at. Bytes.
 const EXAMINED: usize = 256 << 10;
 
@@ -178,9 +202,7 @@ pub(super) fn exchange(http: &Arc<Http>, worker: &Rc<Worker>, check: &Check) -> 
     let connection = Connection::new(Rc::clone(worker), Arc::clone(http), listener, 0, here(0)).made_to(here(80));
     let uri = &check.args.uri;
     let text = [b"GET ", &uri[..], b" HTTP/1.0\r\n\r\n"].concat();
-    let mut parser = Parser::default();
-    let Progress::Complete(length) = parser.parse(&text, &Limits::default()) else { return None };
-    let head = parser.finish(Bytes::from(text).slice(..length));
+    let head = RequestHead::of(&text)?;
     let (connection, server) = (Rc::new(connection), Arc::clone(&check.server));
     let mut exchange = Exchange::new(Arc::clone(http), connection, server, Box::new(head), RequestBody::default());
     exchange.location = Arc::clone(&check.location);
@@ -219,6 +241,28 @@ pub(super) async fn question(exchange: &mut Exchange, check: &Check) -> Result<Q
     Ok(Question { head, body, frames, dialect, head_only })
 }
 
+/// The question to a gRPC server. It is told the host and the fields that the location tells servers of HTTP.
+pub(super) async fn grpc_question(
+    exchange: &mut Exchange,
+    check: &Check,
+    service: &[u8],
+) -> Result<grpc::Question, String> {
+    let head = match check.location.content {
+        Content::Proxy => proxy::check(exchange, b"/").await.map(|request| request.head).unwrap_or_default(),
+        _ => Bytes::new(),
+    };
+    let fields = || {
+        let lines = head.split(|byte| *byte == b'\n').skip(1);
+        lines.filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    };
+    let host = fields().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
+    let host = host.map_or(check.group.name.as_bytes(), |(_, host)| host);
+    grpc::Question::new(service, host, fields())
+}
+
 /// The same head, and the peer is told that nothing follows, unless the location says something of it.
 fn closing(head: Bytes) -> Bytes {
     let says = head
@@ -246,18 +290,22 @@ fn note(http: &Http, worker: &Worker, check: &Check, peer: &Peer, outcome: Outco
         }
         error_log::plain_line(http, conf, level, &text);
     };
-    let (action, why) = match outcome {
-        Outcome::Fit(action) => (action, String::new()),
-        Outcome::Unfit(Unfit { action, why }) => (action, format!("{why} while {action}")),
+    let (action, why, detail) = match outcome {
+        Outcome::Fit(action) => (action, String::new(), String::new()),
+        Outcome::Unfit(Unfit { action, why }) => {
+            // There is no `match` to look up what was wanted.
+            let detail = if action == matching::GRPC { format!(": {why}") } else { String::new() };
+            (action, format!("{why} while {action}"), detail)
+        }
         Outcome::Failed(failure, action) => {
             let why = format!("{failure} while {action}");
             log(Level::Err, &why);
-            (action, why)
+            (action, why, String::new())
         }
     };
     match check.group.note_check(peer, &check.terms, &why, worker.clock.millis()) {
         Some(Verdict::Healthy) => log(Level::Notice, &format!("peer is healthy while {action}")),
-        Some(_) => log(Level::Warn, &format!("peer is unhealthy while {action}")),
+        Some(_) => log(Level::Warn, &format!("peer is unhealthy while {action}{detail}")),
         None => {}
     }
 }

@@ -51,7 +51,22 @@ fn what_is_written_wrong_is_told() {
         ("persistent", "\"persistent\" parameter requires \"mandatory\""),
         ("type=tcp uri=/", "\"uri\" parameter is not compatible with \"type=tcp\""),
         ("type=tcp match=fine", "\"match\" parameter is not compatible with \"type=tcp\""),
-        ("mandatory type=grpc grpc_status=12", "health checks of gRPC servers are not supported by this version"),
+        ("type=grpc", ""),
+        ("interval=10 keepalive_time=1m mandatory persistent port=81 type=grpc grpc_status=12 grpc_service=a.B", ""),
+        ("type=grpc grpc_service=", ""),
+        ("type=grpc uri=/", "\"uri\" parameter is not compatible with \"type=grpc\""),
+        ("uri=/ type=grpc", "\"uri\" parameter is not compatible with \"type=grpc\""),
+        ("match=fine type=grpc", "\"match\" parameter is not compatible with \"type=grpc\""),
+        ("type=grpc mandatory", "\"mandatory\" parameter must be specified before \"type=grpc\""),
+        ("type=grpc grpc_status=12 fails=2", "\"fails\" parameter must be specified before \"type=grpc\""),
+        ("type=grpc type=http", "\"type\" parameter must be specified before \"type=grpc\""),
+        ("type=grpc nonsense", "invalid parameter \"nonsense\""),
+        ("grpc_status=12 type=grpc", "\"grpc_status\" parameter requires \"type=grpc\" before it"),
+        ("grpc_service=a.B", "\"grpc_service\" parameter requires \"type=grpc\" before it"),
+        ("type=tcp grpc_status=12", "\"grpc_status\" parameter requires \"type=grpc\" before it"),
+        ("type=grpc grpc_status=0", "invalid parameter \"grpc_status=0\""),
+        ("type=grpc grpc_status=OK", "invalid parameter \"grpc_status=OK\""),
+        ("type=grpcs", "invalid parameter \"type=grpcs\""),
         ("nonsense", "invalid parameter \"nonsense\""),
     ] {
         assert_eq!(fault(check), expected, "{check}");
@@ -82,6 +97,9 @@ fn a_check_needs_a_location_that_leads_to_a_group_in_shared_memory() {
             "\"health_check\" of memcached servers is possible with \"type=tcp\" only",
         ),
         ("health_check type=tcp; memcached_pass u; set $memcached_key 1;", ""),
+        ("health_check type=grpc; memcached_pass u; set $memcached_key 1;", ""),
+        ("health_check type=grpc; fastcgi_pass u;", ""),
+        ("health_check type=grpc; return 200;", "\"health_check\" requires \"proxy_pass\" or its kin in the location"),
         ("health_check; fastcgi_pass u;", ""),
         ("health_check; uwsgi_pass u; health_check uri=/2;", ""),
         ("health_check; scgi_pass u;", ""),
@@ -225,6 +243,38 @@ fn a_check_asks_as_its_location_would() {
         ("", "proxy_http_version 1.0; proxy_set_header Connection x;", "GET / HTTP/1.0|Host: u|Connection: x||"),
     ] {
         assert_eq!(asked(check, location), expected, "{check} {location}");
+    }
+}
+
+#[test]
+fn a_grpc_server_is_told_what_the_location_tells_servers_of_http() {
+    let asked = |location: &str| {
+        run(async {
+            let text = format!(
+                "upstream u {{ zone u 64k; server 127.0.0.1:1; }}
+                server {{ server_name example.com; location / {{ {location} health_check type=grpc; }} }}"
+            );
+            let http = Arc::new(http(&text));
+            let worker = worker(&http);
+            let check = first(&http);
+            let mut exchange = runner::exchange(&http, &worker, &check).unwrap();
+            let asked = runner::grpc_question(&mut exchange, &check, b"").await;
+            asked.map_or_else(|why| why, |question| question.to_string())
+        })
+    };
+    let head = "POST http://u/grpc.health.v1.Health/Check content-type: application/grpc, te: trailers";
+    for (location, expected) in [
+        ("proxy_pass http://u/inner/;", head.to_owned()),
+        ("proxy_pass http://u; proxy_http_version 1.0; proxy_set_header Host '';", head.to_owned()),
+        ("proxy_pass http://u; proxy_set_header Host $host;", head.replace("//u/", "//example.com/")),
+        (
+            "proxy_pass http://u; proxy_set_header Authorization 'Bearer x'; proxy_set_header Connection x;",
+            format!("{head}, authorization: Bearer x"),
+        ),
+        ("fastcgi_pass u;", head.to_owned()),
+        ("proxy_pass http://u; proxy_set_header Host 'a b';", "invalid host \"a b\"".to_owned()),
+    ] {
+        assert_eq!(asked(location), expected, "{location}");
     }
 }
 

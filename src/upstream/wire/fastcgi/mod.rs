@@ -36,6 +36,12 @@ fn header(kind: u8, length: u16, padding: u8) -> [u8; 8] {
     [VERSION, kind, 0, 1, high, low, padding, 0]
 }
 
+/// Bytes as an application puts them out: in records.
+pub fn output(bytes: &[u8]) -> Vec<u8> {
+    let record = |piece: &[u8]| [&header(STDOUT, u16::try_from(piece.len()).unwrap_or(0), 0), piece].concat();
+    bytes.chunks(PIECE).flat_map(record).collect()
+}
+
 /// How much is missing to a multiple of eight.
 fn padding(length: usize) -> u8 {
     (length.wrapping_neg() % 8) as u8

@@ -31,8 +31,9 @@ const zoneTracks = { server_zones: new Map(), location_zones: new Map() };
 
 /** Remembers the readings of the zones of one kind; forgets zones that have gone. */
 function trackZones(at, kind, zones) {
-  remember(zoneTracks[kind], at, new Map(Object.entries(zones)), ({ requests, discarded, received, sent, request_time_hist: hist }) =>
-    ({ requests, discarded, received, sent, hist }));
+  remember(zoneTracks[kind], at, new Map(Object.entries(zones)),
+    ({ requests, discarded, received, sent, request_time_hist: hist }) =>
+      ({ requests, discarded, received, sent, hist }));
 }
 
 /** The histograms of all zones as one. */
@@ -55,21 +56,25 @@ function together(zones) {
 function showOverview(at, data) {
   const { nginx = {}, connections = {}, requests = {}, server_zones: zones, upstreams, processes } = data;
   totals.push(at, { requests: requests.total, accepted: connections.accepted, hist: together(zones) });
-  tiles.requests.show(perSecond(totals.rate('requests')), remarks(`${count(requests.current)} under way`, `${count(requests.total)} in all`));
+  tiles.requests.show(perSecond(totals.rate('requests')),
+    remarks(`${count(requests.current)} under way`, `${count(requests.total)} in all`));
   tiles.requests.spark.update(totals.course('requests'));
   const times = totals.times('hist');
   tiles.latency.element.hidden = !times;
   if (times) {
-    tiles.latency.show(milliseconds(times.half), times.count > 0 ? `p95 ${milliseconds(times.most)}` : 'no requests just now');
+    tiles.latency.show(milliseconds(times.half),
+      times.count > 0 ? `p95 ${milliseconds(times.most)}` : 'no requests just now');
   }
   const dropped = connections.dropped > 0 && `${count(connections.dropped)} dropped`;
   tiles.connections.show(count(connections.active + connections.idle),
-    remarks(`${count(connections.idle)} idle`, `${perSecond(totals.rate('accepted'))} new`, dropped), dropped ? 'warn' : undefined);
+    remarks(`${count(connections.idle)} idle`, `${perSecond(totals.rate('accepted'))} new`, dropped),
+    dropped ? 'warn' : undefined);
   showPeersTile(peersOf(upstreams));
   const failed = nginx.last_reload?.succeeded === false;
   const loaded = age(nginx.load_timestamp);
   tiles.generation.show(`Generation ${nginx.generation ?? NONE}`,
-    failed ? 'last reload failed' : loaded === undefined ? '' : `loaded ${span(loaded)} ago`, failed ? 'bad' : undefined);
+    failed ? 'last reload failed' : loaded === undefined ? '' : `loaded ${span(loaded)} ago`,
+    failed ? 'bad' : undefined);
   showAttention(data, failed);
   say(byId('identity'), remarks(nginx.address, nginx.build, nginx.version && `as nginx ${nginx.version}`));
   say(byId('footer'), remarks(
@@ -94,15 +99,20 @@ function showPeersTile(peers) {
 function showAttention(data, reloadFailed) {
   const items = [];
   if (reloadFailed) {
-    items.push({ key: 'reload', state: 'unhealthy', what: 'Last reload failed', why: data.nginx.last_reload.error ?? '' });
+    const error = data.nginx.last_reload.error ?? '';
+    items.push({ key: 'reload', state: 'unhealthy', what: 'Last reload failed', why: error });
   }
   for (const [name, upstream] of Object.entries(data.upstreams ?? {})) {
     for (const server of upstream.unresolved ?? []) {
-      items.push({ key: `${name}\n${server}`, state: 'unresolved', what: `${server} in ${name}`, why: 'nobody has known this name since the start' });
+      const what = `${server} in ${name}`;
+      const unknown = 'nobody has known this name since the start';
+      items.push({ key: `${name}\n${server}`, state: 'unresolved', what, why: unknown });
     }
     for (const peer of upstream.peers ?? []) {
       if (!['up', 'draining', 'down'].includes(peer.state)) {
-        items.push({ key: peerKey(name, peer.id), state: peer.state, what: `${peer.server} in ${name}`, why: [why(peer), since(peer)].filter(Boolean).join(', ') });
+        const what = `${peer.server} in ${name}`;
+        const known = [why(peer), since(peer)].filter(Boolean).join(', ');
+        items.push({ key: peerKey(name, peer.id), state: peer.state, what, why: known });
       }
     }
   }
@@ -115,7 +125,8 @@ function showAttention(data, reloadFailed) {
     box.append(box.head, box.list, box.rest);
   }
   const shown = items.slice(0, 8);
-  follow(box.list, shown, (item) => item.key, () => make('li', {}, stateBadge(), make('span', { class: 'what' }), make('span', { class: 'why' })), (row, item) => {
+  const empty = () => make('li', {}, stateBadge(), make('span', { class: 'what' }), make('span', { class: 'why' }));
+  follow(box.list, shown, (item) => item.key, empty, (row, item) => {
     const [badge, what, reason] = row.children;
     showState(badge, item.state);
     if (item.key === 'reload') {
@@ -130,6 +141,11 @@ function showAttention(data, reloadFailed) {
 /** A table of zones. */
 function zoneTable(kind, caption) {
   const trackOf = (zone) => zoneTracks[kind].get(zone.name);
+  const volume = (head, name) => ({
+    head,
+    number: true,
+    show: (cell, zone) => lines(cell, `${bytes(trackOf(zone)?.rate(name))}/s`, bytes(zone[name])),
+  });
   return new Table(caption, [
     named('Zone'),
     {
@@ -151,7 +167,10 @@ function zoneTable(kind, caption) {
         cell.spark.update(trackOf(zone)?.course('requests') ?? []);
       },
     },
-    { head: 'Under way', number: true, wanted: (zones) => zones.some((zone) => zone.processing !== undefined), show: (cell, zone) => lines(cell, count(zone.processing)) },
+    {
+      ...figure('Under way', (zone) => zone.processing),
+      wanted: (zones) => zones.some((zone) => zone.processing !== undefined),
+    },
     {
       head: 'Latency',
       number: true,
@@ -164,12 +183,13 @@ function zoneTable(kind, caption) {
     },
     ...['2xx', '3xx', '4xx', '5xx'].map((name) => classColumn(name, trackOf)),
     figure('Discarded', (zone) => zone.discarded, 'Requests that ended without an answer'),
-    { head: 'Received', number: true, show: (cell, zone) => lines(cell, `${bytes(trackOf(zone)?.rate('received'))}/s`, bytes(zone.received)) },
-    { head: 'Sent', number: true, show: (cell, zone) => lines(cell, `${bytes(trackOf(zone)?.rate('sent'))}/s`, bytes(zone.sent)) },
+    volume('Received', 'received'),
+    volume('Sent', 'sent'),
   ], (zone) => zone.name, 1000);
 }
 
-const figure = (head, read, title) => ({ head, title, number: true, show: (cell, item) => lines(cell, count(read(item))) });
+const figure = (head, read, title) =>
+  ({ head, title, number: true, show: (cell, item) => lines(cell, count(read(item))) });
 const named = (head) => ({ head, row: true, show: (cell, item) => say(cell, item.name) });
 
 const tables = {
@@ -198,7 +218,8 @@ const tables = {
     figure('No such name', (zone) => zone.responses?.nxdomain),
     figure('Server failure', (zone) => zone.responses?.servfail),
     figure('Timed out', (zone) => zone.responses?.timedout),
-    figure('Other faults', (zone) => ['formerr', 'notimp', 'refused', 'unknown'].reduce((sum, name) => sum + (zone.responses?.[name] ?? 0), 0)),
+    figure('Other faults', (zone) => ['formerr', 'notimp', 'refused', 'unknown']
+      .reduce((sum, name) => sum + (zone.responses?.[name] ?? 0), 0)),
   ], (zone) => zone.name, 640),
   workers: new Table('Workers', [
     named('Worker'),
