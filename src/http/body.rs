@@ -110,6 +110,19 @@ impl Body {
         }
     }
 
+    /// A stretch of a file that comes next, if it is long enough to be worth a call of its own.
+    fn take_file(&mut self) -> Option<FileBody> {
+        match self {
+            Self::File(file) if file.left >= FILE_ALONE => {
+                let file = file.clone();
+                *self = Self::Empty;
+                Some(file)
+            }
+            Self::Parts(_, current) => current.take_file(),
+            _ => None,
+        }
+    }
+
     /// Finds out what a page includes, before its turn to be put out.
     pub fn read_ahead(&mut self, cx: &mut Context<'_>) {
         if let Self::Ssi(body) = self {
@@ -196,6 +209,9 @@ pub struct FileBody {
 /// How much of a file is read at once (`output_buffers` has nginx's 2 of 32 KB; one read of both).
 const FILE_PIECE: u64 = 64 << 10;
 
+/// A shorter one is read and sent along with the head. Bytes.
+const FILE_ALONE: u64 = 16 << 10;
+
 impl FileBody {
     /// The next piece of it.
     pub fn take_piece(&mut self) -> Option<Result<Bytes, BodyError>> {
@@ -263,6 +279,15 @@ impl Pieces for Outgoing {
         let next = ready!(next);
         self.ended = next.is_none();
         Poll::Ready(next.map(|piece| piece.map_err(|error| self.fail(&error))))
+    }
+
+    fn take_file(&mut self) -> Option<FileBody> {
+        let exchange = self.exchange.as_ref()?;
+        let sends = cfg!(target_os = "linux") && exchange.connection.descriptor.is_some();
+        if !sends || !exchange.location.settings.core.sendfile {
+            return None;
+        }
+        self.body.take_file()
     }
 
     fn trailers(&mut self) -> Bytes {

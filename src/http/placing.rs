@@ -2,7 +2,7 @@
 
 use super::temp_files::next_number;
 use crate::{config::scope::bytes_to_path, http::files::errno, observe::error_log::Level};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawMode, Timespec, Timestamps};
 use std::{
     fs::{self, File, Metadata},
     io::{self, ErrorKind, Read, Write},
@@ -125,7 +125,7 @@ pub(crate) fn copy_file(
         File::open(bytes_to_path(from)).map_err(|error| log.failed(Level::Crit, "open()", from, &error))?;
     let facts = source.metadata().map_err(|error| log.failed(Level::Alert, "fstat()", from, &error))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(access.unwrap_or_else(|| rights(&facts)));
+    let mode = Mode::from_raw_mode(access.unwrap_or_else(|| rights(&facts)) as RawMode);
     let target = rustix::fs::open(bytes_to_path(to), flags, mode);
     let target: OwnedFd = target.map_err(|error| log.failed(Level::Crit, "open()", to, &error.into()))?;
     let mut target = File::from(target);

@@ -10,7 +10,6 @@ use std::{
         unix::ffi::OsStringExt,
     },
     path::Path,
-    ptr,
     time::Duration,
 };
 
@@ -322,9 +321,9 @@ pub(super) fn write_over(start: usize, room: usize, text: &[u8]) {
     // names them; they are writable, nobody keeps pointers into them (`title::prepare` moved the environment
     // away), and only one thread exists or calls this.
     unsafe {
-        let memory = ptr::with_exposed_provenance_mut::<u8>(start);
-        ptr::copy_nonoverlapping(text.as_ptr(), memory, length);
-        ptr::write_bytes(memory.add(length), 0, room - length);
+        let memory = std::ptr::with_exposed_provenance_mut::<u8>(start);
+        std::ptr::copy_nonoverlapping(text.as_ptr(), memory, length);
+        std::ptr::write_bytes(memory.add(length), 0, room - length);
     }
 }
 

@@ -5,7 +5,7 @@
     reason = "sockets are asked about by their numbers, and the system's own structure is read by getsockopt"
 )]
 
-use std::{mem, net::SocketAddr, os::fd::BorrowedFd};
+use std::{net::SocketAddr, os::fd::BorrowedFd};
 
 /// A few numbers of `TCP_INFO`, for `$tcpinfo_rtt` and its kin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +21,12 @@ pub struct TcpInfo {
 }
 
 /// Asks about a socket by its number; `None` if it is no TCP socket, or none at all.
+#[cfg(target_os = "linux")]
 pub fn tcp_info(descriptor: i32) -> Option<TcpInfo> {
     // SAFETY: a structure of numbers, for which zeros are a value; the system writes no more than `length` bytes of it,
     // and checks the descriptor itself.
     let (outcome, info) = unsafe {
-        let mut info: libc::tcp_info = mem::zeroed();
+        let mut info: libc::tcp_info = std::mem::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
         let place = (&raw mut info).cast();
         (libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut length), info)
@@ -36,6 +37,12 @@ pub fn tcp_info(descriptor: i32) -> Option<TcpInfo> {
         snd_cwnd: info.tcpi_snd_cwnd,
         rcv_space: info.tcpi_rcv_space,
     })
+}
+
+/// The same where systems do not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn tcp_info(_descriptor: i32) -> Option<TcpInfo> {
+    None
 }
 
 /// The address a client connected to, by its socket's number; `None` if there is no such TCP socket.
@@ -57,6 +64,7 @@ mod tests {
     };
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn tcp_has_numbers_and_nothing_else_has() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

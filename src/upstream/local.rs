@@ -136,12 +136,7 @@ pub async fn connect(to: SocketAddr, options: &Options) -> Result<TcpStream, Fai
     }
     if let Some(local) = options.local {
         if local.transparent {
-            let raw = socket2::SockRef::from(&socket);
-            let (set, name) = match to {
-                SocketAddr::V4(_) => (raw.set_ip_transparent_v4(true), "IP_TRANSPARENT"),
-                SocketAddr::V6(_) => (raw.set_ip_transparent_v6(true), "IPV6_TRANSPARENT"),
-            };
-            set.map_err(|error| Failure::Local(format!("setsockopt({name}) failed ({})", errno(&error))))?;
+            transparent(&socket, to)?;
         }
         socket.bind(local.address).map_err(|error| {
             let address = match local.address.port() {
@@ -152,6 +147,23 @@ pub async fn connect(to: SocketAddr, options: &Options) -> Result<TcpStream, Fai
         })?;
     }
     socket.connect(to).await.map_err(|error| Failure::Connect(String::new(), error))
+}
+
+/// Lets a socket come from an address that is not ours.
+#[cfg(target_os = "linux")]
+fn transparent(socket: &TcpSocket, to: SocketAddr) -> Result<(), Failure> {
+    let raw = socket2::SockRef::from(socket);
+    let (set, name) = match to {
+        SocketAddr::V4(_) => (raw.set_ip_transparent_v4(true), "IP_TRANSPARENT"),
+        SocketAddr::V6(_) => (raw.set_ip_transparent_v6(true), "IPV6_TRANSPARENT"),
+    };
+    set.map_err(|error| Failure::Local(format!("setsockopt({name}) failed ({})", errno(&error))))
+}
+
+/// The same where the system cannot.
+#[cfg(not(target_os = "linux"))]
+fn transparent(_socket: &TcpSocket, _to: SocketAddr) -> Result<(), Failure> {
+    Err(Failure::Local("transparent proxying is not supported on this platform".into()))
 }
 
 #[cfg(test)]

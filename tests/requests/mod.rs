@@ -1,6 +1,7 @@
 //! What Debian's nginx does not know yet, so that `versus` cannot ask it: held against nginx 1.31 instead, by
 //! `TIDEGATE_TEST_BINARY`.
 
+mod files;
 mod tunnel;
 
 use crate::support::backend::{Backend, Reply};

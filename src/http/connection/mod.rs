@@ -6,6 +6,7 @@ mod turn;
 mod wait;
 
 use super::{
+    body::FileBody,
     exchange::Exchange,
     generation::Http,
     heads::{self, Limits, Refusal, RequestHead, ServerHandle, ServerSide, Stop},
@@ -24,11 +25,12 @@ pub(super) use service::{exchange, place};
 use std::{
     cell::{Cell, OnceCell, RefCell},
     future::Future,
+    io,
     net::IpAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::Context,
+    task::{Context, Poll},
     time::Instant,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -46,6 +48,12 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
 
     /// Small pieces leave at once (`TCP_NODELAY`).
     fn hasten(&self) {}
+
+    /// Sends no more than so many bytes of a file, which never pass through here (`sendfile`); how many it were. Only where
+    /// there is a descriptor.
+    fn poll_file(&self, _cx: &mut Context<'_>, _file: &FileBody, _most: usize) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 }
 
 impl Stream for tokio::net::TcpStream {
@@ -61,6 +69,21 @@ impl Stream for tokio::net::TcpStream {
     fn hasten(&self) {
         // Without it, it is slower, not wrong.
         let _ = self.set_nodelay(true);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn poll_file(&self, cx: &mut Context<'_>, file: &FileBody, most: usize) -> Poll<io::Result<usize>> {
+        loop {
+            std::task::ready!(self.poll_write_ready(cx))?;
+            let mut offset = file.offset;
+            let sent = self.try_io(tokio::io::Interest::WRITABLE, || {
+                rustix::fs::sendfile(self, &*file.file, Some(&mut offset), most).map_err(io::Error::from)
+            });
+            match sent {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 }
 

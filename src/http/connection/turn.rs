@@ -61,7 +61,7 @@ pub(super) async fn drive<S: Stream>(
     };
     let mut patience = None;
     poll_fn(|cx| {
-        let sent = handle.poll_send(cx, &mut answer.sending);
+        let sent = handle.poll_send(cx, &mut answer.sending, S::poll_file);
         if matches!(sent, Poll::Ready(Err(_))) || answer.sending.is_cut() && sent.is_ready() {
             return Poll::Ready(Outcome::end(connection));
         }

@@ -47,7 +47,12 @@ pub enum Purpose {
 }
 
 /// A folder on the way, of which nothing is read.
-const SEARCH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const SEARCH: OFlags = NO_READ.union(OFlags::DIRECTORY).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+#[cfg(target_os = "linux")]
+const NO_READ: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const NO_READ: OFlags = OFlags::RDONLY;
 
 /// Opens a path.
 ///

@@ -1,7 +1,7 @@
 //! An answer on its way: our head, and the body behind it as it is framed.
 
 use super::{pace::Pace, queue::Queue};
-use crate::http::heads::Framing;
+use crate::http::{body::FileBody, heads::Framing};
 use bytes::Bytes;
 use std::{
     io::{self, IoSlice},
@@ -16,6 +16,11 @@ pub trait Pieces {
     /// The next piece; `None` at the end, `Some(Err(()))` if the rest cannot be had.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ()>>>;
 
+    /// A stretch of a file that comes next, where that is to go from the file to the socket by itself (`sendfile`).
+    fn take_file(&mut self) -> Option<FileBody> {
+        None
+    }
+
     /// The lines of the fields that follow behind a body in the chunked coding, once it has ended.
     fn trailers(&mut self) -> Bytes {
         Bytes::new()
@@ -25,6 +30,8 @@ pub trait Pieces {
 /// What is left to be sent of an answer.
 pub struct Sending<B> {
     pub(super) queue: Queue,
+    /// What comes behind the queue.
+    file: Option<FileBody>,
     /// `None` once all of it is in the queue. It is dropped as soon as it has ended: that tells whoever made it.
     body: Option<B>,
     framing: Framing,
@@ -36,7 +43,7 @@ impl<B: Pieces> Sending<B> {
     /// A head, which may be empty (HTTP/0.9), and the body behind it.
     pub fn new(head: Bytes, body: B, framing: Framing) -> Self {
         let body = Some(body).filter(|_| framing != Framing::None);
-        Self { queue: Queue::new(head), body, framing, cut: false, pace: None }
+        Self { queue: Queue::new(head), file: None, body, framing, cut: false, pace: None }
     }
 
     /// The same, kept to a rate.
@@ -67,14 +74,57 @@ impl<B: Pieces> Sending<B> {
         Poll::Ready(Ok(()))
     }
 
+    /// A file comes next.
+    pub(super) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// One part of a file, as much as may go now; `send` says how much went.
+    pub(super) fn poll_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        send: impl FnOnce(&mut Context<'_>, &FileBody, usize) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
+        let Some(file) = &mut self.file else { return Poll::Ready(Ok(())) };
+        let allowed = match &mut self.pace {
+            None => u64::MAX,
+            Some(pace) => ready!(pace.poll_allowed(cx)),
+        };
+        let most = usize::try_from(file.left.min(allowed)).unwrap_or(usize::MAX).min(most);
+        let n = ready!(send(cx, file, most))? as u64;
+        if let Some(pace) = &mut self.pace {
+            pace.spend(n);
+        }
+        file.offset += n;
+        file.left -= n.min(file.left);
+        // It has become shorter.
+        self.cut |= n == 0;
+        if self.cut {
+            self.body = None;
+        }
+        if self.cut || file.left == 0 {
+            self.file = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Queues what there is of the body, as far as one write goes. Pending when more is to come.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some(body) = &mut self.body {
+        while let Some(body) = self.body.as_mut().filter(|_| self.file.is_none()) {
             if self.framing == Framing::Length(0) {
                 self.body = None;
                 break;
             }
             if !self.queue.has_room() || self.queue.length() > ENOUGH {
+                break;
+            }
+            if let Framing::Length(left) = &mut self.framing
+                && let Some(mut file) = body.take_file()
+            {
+                file.left = file.left.min(*left);
+                *left -= file.left;
+                self.file = Some(file);
                 break;
             }
             match ready!(body.poll_piece(cx)) {

@@ -7,7 +7,10 @@ use super::{
     tunnel::{Side, Tunnel},
     wire::Wire,
 };
-use crate::http::heads::request::{Parser, Progress, Refusal, RequestHead, ServerLimits};
+use crate::http::{
+    body::FileBody,
+    heads::request::{Parser, Progress, Refusal, RequestHead, ServerLimits},
+};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
     cell::{Ref, RefCell},
@@ -19,6 +22,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// So much of a file goes at once (`sendfile_max_chunk`). Bytes.
+const CHUNK: usize = 2 << 20;
 
 /// What the connection's task works with, around an accepted stream.
 pub fn server<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> ServerHandle<S> {
@@ -287,11 +293,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends an answer; ready when all of it is with the kernel.
+    /// Sends an answer; ready when all of it is with the kernel. `send_file` sends so many bytes of a file.
     ///
     /// # Errors
     /// The connection broke. That the body did is for [`Sending::is_cut`] to say.
-    pub fn poll_send<B: Pieces>(&self, cx: &mut Context<'_>, sending: &mut Sending<B>) -> Poll<io::Result<()>> {
+    pub fn poll_send<B: Pieces>(
+        &self,
+        cx: &mut Context<'_>,
+        sending: &mut Sending<B>,
+        send_file: impl Fn(&S, &mut Context<'_>, &FileBody, usize) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
         let Channel { core, side } = &*self.0;
         side.begin_answer();
         let interim = side.take_interim();
@@ -303,11 +314,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerHandle<S> {
             let Some(wire) = &mut core.borrow_mut().wire else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
-            if sending.queue.is_empty() {
+            if !sending.queue.is_empty() {
+                ready!(sending.poll_write(cx, |cx, slices| wire.poll_write(cx, slices, side)))?;
+            } else if sending.has_file() {
+                let send = |cx: &mut Context<'_>, file: &FileBody, most| {
+                    wire.poll_send(side, |stream| send_file(stream, cx, file, most))
+                };
+                ready!(sending.poll_file(cx, CHUNK, send))?;
+            } else {
                 ready!(Pin::new(wire.stream()).poll_flush(cx))?;
                 return filled.map(Ok);
             }
-            ready!(sending.poll_write(cx, |cx, slices| wire.poll_write(cx, slices, side)))?;
         }
     }
 

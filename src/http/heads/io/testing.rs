@@ -96,7 +96,7 @@ where
         let framing = if bodyless { Framing::None } else { answer.framing };
         let mut sending = Sending::new(answer.head.into(), Given(answer.body.into_iter()), framing);
         let sent = poll_fn(|cx| {
-            let sent = handle.poll_send(cx, &mut sending);
+            let sent = handle.poll_send(cx, &mut sending, |_, _, _, _| Poll::Ready(Ok(0)));
             let read = if answer.discards { handle.poll_discard(cx).map(drop) } else { Poll::Ready(()) };
             if read.is_ready() { sent } else { Poll::Pending }
         })

@@ -26,6 +26,17 @@ pub struct Wire<S> {
     pub rest: BytesMut,
 }
 
+/// Counts what went out.
+fn noted(sent: Poll<io::Result<usize>>, meter: &Meter) -> Poll<io::Result<usize>> {
+    meter.set_write_blocked(sent.is_pending());
+    match &sent {
+        Poll::Ready(Ok(n)) => meter.note_sent(*n),
+        Poll::Ready(Err(_)) => meter.set_closed(),
+        Poll::Pending => {}
+    }
+    sent
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// With nothing read yet.
     pub fn new(stream: S) -> Self {
@@ -115,18 +126,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             [part] => stream.poll_write(cx, part),
             parts => stream.poll_write_vectored(cx, parts),
         };
-        meter.set_write_blocked(written.is_pending());
-        match ready!(written) {
-            Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Ok(n) => {
-                meter.note_sent(n);
-                Poll::Ready(Ok(n))
-            }
-            Err(error) => {
-                meter.set_closed();
-                Poll::Ready(Err(error))
-            }
+        match ready!(noted(written, meter))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            n => Poll::Ready(Ok(n)),
         }
+    }
+
+    /// The same by whatever `send` does to the stream.
+    pub(super) fn poll_send(
+        &mut self,
+        meter: &Meter,
+        send: impl FnOnce(&S) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        noted(send(&self.stream), meter)
     }
 
     /// Hands bytes to `buf`: of the rest, or straight from the stream. Says how many; 0 at the end.

@@ -79,6 +79,8 @@ pub struct Conf {
     pub log_subrequest: bool,
     pub subrequest_output_buffer_size: Size,
     pub postpone_output: Size,
+    /// Files go to sockets without being read.
+    pub sendfile: bool,
     pub early_hints: AnyOf,
     /// A path or a named location that is gone through behind an answer.
     pub post_action: Option<Bytes>,
@@ -132,6 +134,7 @@ impl Default for Conf {
             log_subrequest: false,
             subrequest_output_buffer_size: Size(4096),
             postpone_output: Size(1460),
+            sendfile: false,
             early_hints: AnyOf::default(),
             post_action: None,
         }
@@ -177,6 +180,7 @@ impl Module for Conf {
         Directive::new("if_modified_since", LEVELS, |conf| &mut conf.if_modified_since),
         Directive::new("etag", LEVELS, |conf| &mut conf.etag),
         Directive::new("max_ranges", LEVELS, |conf| &mut conf.max_ranges),
+        Directive::new("sendfile", LEVELS_IF, |conf| &mut conf.sendfile),
         Directive::new("chunked_transfer_encoding", LEVELS, |conf| &mut conf.chunked_transfer_encoding),
         Directive::new("limit_rate", LEVELS_IF, |conf| &mut conf.limit_rate),
         Directive::new("limit_rate_after", LEVELS_IF, |conf| &mut conf.limit_rate_after),
