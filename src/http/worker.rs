@@ -44,6 +44,7 @@ pub struct Worker {
     /// The tasks of the connections that have been idle, by their numbers, to be woken then: a list, because every
     /// connection is on it, and what tokio offers for it is five times as large for each.
     idlers: RefCell<BTreeMap<u64, Waker>>,
+    reuse: Reuse,
     /// Connections with smaller numbers have no more time: `worker_shutdown_timeout` is over for them.
     pub expired: Cell<u64>,
     /// The tasks of the connections that it is counted for, by their numbers.
@@ -51,6 +52,17 @@ pub struct Worker {
     connections: Cell<usize>,
     emptied: Notify,
     random: Cell<u64>,
+}
+
+/// What makes room for newcomers.
+#[derive(Default)]
+struct Reuse {
+    /// So many connections are to end of those that are idle.
+    wanted: Cell<usize>,
+    /// The last one that was asked.
+    asked: Cell<u64>,
+    /// When that was last logged. Seconds.
+    told: Cell<u64>,
 }
 
 /// What `stub_status` counts, for one thread.
@@ -341,6 +353,7 @@ impl Worker {
             quitting: Cell::new(false),
             changes: Cell::new(0),
             idlers: RefCell::default(),
+            reuse: Reuse::default(),
             expired: Cell::new(0),
             ending: RefCell::default(),
             connections: Cell::new(0),
@@ -374,7 +387,7 @@ impl Worker {
         let http = Arc::clone(latest);
         let Some(listener) = http.listener(listener) else { return };
         self.counts.accepted.up();
-        if self.connections.get() >= http.connections_limit {
+        if !self.has_room(&http) {
             let text = format!("{} worker_connections are not enough", http.connections_limit);
             http.log(crate::observe::error_log::Level::Alert, &text);
             self.counts.dropped.up();
@@ -387,6 +400,39 @@ impl Worker {
         if self.current.peek().shutdown_timeout.is_some() {
             self.ending.borrow_mut().insert(serial, task.abort_handle());
         }
+    }
+
+    /// Whether a newcomer can be served. Where hardly one can, some of those that are idle make room
+    /// (`ngx_drain_connections`).
+    fn has_room(&self, http: &Http) -> bool {
+        let (open, limit) = (self.connections.get(), http.connections_limit);
+        let idle = usize::try_from(self.counts.waiting.get()).unwrap_or(0);
+        if limit.saturating_sub(open) > limit / 16 || idle == 0 {
+            return open < limit;
+        }
+        let second = self.clock.now().as_secs();
+        if self.reuse.told.replace(second) != second {
+            let text = format!("{limit} worker_connections are not enough, reusing connections");
+            http.log(crate::observe::error_log::Level::Warn, &text);
+        }
+        self.reuse.wanted.set((idle / 8).clamp(1, 32));
+        self.changes.set(self.changes.get() + 1);
+        // Whoever is not idle lets it pass; the next ones are asked the next time.
+        let idlers = self.idlers.borrow();
+        let behind = idlers.range(self.reuse.asked.get() + 1..).chain(idlers.iter());
+        for (serial, waker) in behind.take(idlers.len().min(64)) {
+            waker.wake_by_ref();
+            self.reuse.asked.set(*serial);
+        }
+        // They will have gone when the newcomer has its turn.
+        open < limit + self.reuse.wanted.get()
+    }
+
+    /// Whether a connection that is idle ends to make room for others.
+    pub fn makes_room(&self) -> bool {
+        let wanted = self.reuse.wanted.get();
+        self.reuse.wanted.set(wanted.saturating_sub(1));
+        wanted > 0
     }
 
     /// Ends the connections there are now when that time is over, whatever they are doing then. A reload closes no
@@ -408,6 +454,7 @@ impl Worker {
 
     /// Something has changed that may end connections.
     fn changed(&self) {
+        self.reuse.wanted.set(0);
         self.changes.set(self.changes.get() + 1);
         self.idlers.borrow().values().for_each(Waker::wake_by_ref);
     }

@@ -180,6 +180,9 @@ async fn between<S: Stream>(
             connection.follow();
             return outcome;
         }
+        if connection.worker.makes_room() {
+            return Err(End::Idle);
+        }
     }
 }
 
