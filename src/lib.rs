@@ -15,6 +15,7 @@ pub mod generation;
 pub mod http;
 pub mod observe;
 pub mod process;
+mod recent;
 pub mod settings;
 pub mod syntax;
 pub mod upstream;

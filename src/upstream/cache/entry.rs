@@ -246,6 +246,10 @@ impl Entry {
                         return Found::Nothing;
                     }
                     // Each variant but the first has a file of its own.
+                    if cold {
+                        let body_start = usize::from(header.body_start);
+                        self.zone.found(&self.digest, Facts { uniq: opened.uniq, body_start, fs_size });
+                    }
                     self.zone.leave(&self.digest);
                     (self.held, self.secondary, again) = (false, true, false);
                     self.digest = self.variant;

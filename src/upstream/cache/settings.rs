@@ -248,13 +248,28 @@ impl FromArgs for Arc<Zone> {
 
     fn from_args(args: &Args<'_>) -> Result<Self, Fault> {
         let path = CachePath::from_args(args)?;
-        let known = [args.statement.name.value.as_slice(), b":", &path.name].concat();
-        let (_, earlier) = args.scope.define(Kind::Cache, &known, args.statement.name.span);
+        let at = args.statement.name.span;
+        // No name has a colon.
+        let own = [args.statement.name.value.as_slice(), b":", &path.name].concat();
+        let (_, same) = args.scope.define(Kind::Cache, &own, at);
+        let (_, earlier) = args.scope.define(Kind::Cache, &path.name, at);
         if let Some(earlier) = earlier {
-            let text = [b"duplicate zone \"", &path.name[..], b"\""].concat();
-            return Err(Fault::at(args.statement.name.span, text).also(earlier, "defined here"));
+            let text = match same {
+                Some(_) => [b"duplicate zone \"", &path.name[..], b"\""].concat(),
+                None => {
+                    let (before, behind) =
+                        (&b"the shared memory zone \""[..], &b"\" is already declared for a different use"[..]);
+                    [before, &path.name, behind].concat()
+                }
+            };
+            return Err(Fault::at(at, text).also(earlier, "defined here"));
         }
-        args.scope.refer(Kind::TempFolder, path.folder.as_os_str().as_bytes(), args.word(0).span);
+        let folder = path.folder.as_os_str().as_bytes();
+        if let Some(earlier) = args.scope.first_use(Kind::TempFolder, folder) {
+            let text = [b"the same path name \"", folder, b"\" used"].concat();
+            return Err(Fault::at(at, text).also(earlier, "used here"));
+        }
+        args.scope.define(Kind::TempFolder, folder, args.word(0).span);
         Ok(Self::new(Zone::new(path)))
     }
 }
@@ -304,7 +319,7 @@ impl CachePath {
         match name {
             b"levels" => {
                 let text = || Fault::at(word.span, [b"invalid \"levels\" \"", &word.value[..], b"\""].concat());
-                self.levels = levels(value).ok_or_else(text)?;
+                self.levels = if value.is_empty() { Vec::new() } else { levels(value).ok_or_else(text)? };
             }
             b"use_temp_path" => {
                 self.use_temp_path = match value {
@@ -400,4 +415,22 @@ impl Methods {
 impl Choices for Methods {
     const CHOICES: &'static [(&'static str, u32)] = &[("GET", 2), ("HEAD", 4), ("POST", Self::POST)];
     const DEFAULT: u32 = 0;
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::http_fault;
+
+    #[test]
+    fn a_name_stands_for_one_cache() {
+        for (directives, text) in [
+            ("proxy_cache_path /a keys_zone=x:1m; proxy_cache_path /b keys_zone=x:1m;", "duplicate zone \"x\""),
+            (
+                "proxy_cache_path /a keys_zone=x:1m; fastcgi_cache_path /b keys_zone=x:1m;",
+                "the shared memory zone \"x\" is already declared for a different use",
+            ),
+        ] {
+            assert_eq!(http_fault(directives), text);
+        }
+    }
 }

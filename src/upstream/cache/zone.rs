@@ -2,12 +2,11 @@
 //! (`ngx_http_file_cache_node_t`).
 
 use super::{key::Digest, settings::CachePath};
-use crate::{http::Http, observe::counts::Counter};
+use crate::{http::Http, lock, observe::counts::Counter, recent::Recent};
 use std::{
-    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -77,10 +76,7 @@ impl Status {
 
 #[derive(Debug, Default)]
 struct Nodes {
-    by_key: HashMap<Digest, Node>,
-    /// The keys in the order of their last use.
-    by_use: BTreeMap<u64, Digest>,
-    uses: u64,
+    all: Recent<Digest, Node>,
     /// What the files take on the disk. Bytes.
     size: u64,
     /// From so many keys on, the oldest go; set when there was no room for one.
@@ -90,7 +86,6 @@ struct Nodes {
 /// What is known of one key.
 #[derive(Debug, Default)]
 struct Node {
-    used: u64,
     /// Until when it stays though nobody asks for it. Seconds since the epoch.
     expire: u64,
     /// How many requests have to do with it just now.
@@ -174,7 +169,7 @@ impl Zone {
     }
 
     fn lock(&self) -> MutexGuard<'_, Nodes> {
-        self.shared().nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared().nodes)
     }
 
     /// Where the file of a digest is.
@@ -213,18 +208,17 @@ impl Zone {
     /// A request has to do with a key from now on; `again` if it had before. Tells what there is, and its facts.
     pub(super) fn hold(&self, digest: &Digest, min_uses: usize, again: bool, now: i64) -> (Known, Facts) {
         let mut nodes = self.lock();
-        if !nodes.by_key.contains_key(digest) && nodes.by_key.len() >= self.capacity() {
-            nodes.watermark = Some(nodes.by_key.len() - nodes.by_key.len() / 8);
+        if nodes.all.get(digest).is_none() && self.is_full(&mut nodes) {
             drop(nodes);
             self.force_out();
             nodes = self.lock();
-            if nodes.by_key.len() >= self.capacity() {
+            if nodes.all.len() >= self.capacity() {
                 return (Known::NoRoom, Facts::default());
             }
         }
         let expire = u64::try_from(now).unwrap_or(0) + self.path.inactive;
         let is_new = nodes.touch(digest, expire);
-        let Some(node) = nodes.by_key.get_mut(digest) else { return (Known::NoRoom, Facts::default()) };
+        let Some(node) = nodes.all.get_mut(digest) else { return (Known::NoRoom, Facts::default()) };
         if !again {
             node.count += 1;
             node.uses += 1;
@@ -233,7 +227,6 @@ impl Zone {
         if is_new || over {
             let freed = if node.exists { node.fs_size } else { 0 };
             *node = Node {
-                used: node.used,
                 expire,
                 count: node.count,
                 uses: node.uses,
@@ -253,6 +246,15 @@ impl Zone {
         (known, node.facts())
     }
 
+    /// Whether there is no room for another key. Then there is to be some soon.
+    fn is_full(&self, nodes: &mut Nodes) -> bool {
+        let (count, full) = (nodes.all.len(), nodes.all.len() >= self.capacity());
+        if full {
+            nodes.watermark = Some(count - count / 8);
+        }
+        full
+    }
+
     /// How many keys there is room for.
     fn capacity(&self) -> usize {
         self.path.size.saturating_sub(PAGE) / NODE
@@ -262,7 +264,7 @@ impl Zone {
     /// when the others wait for it, in milliseconds as `now`.
     pub(super) fn lock_out(&self, digest: &Digest, now: u64, age: u64) -> Option<u64> {
         let mut nodes = self.lock();
-        let node = nodes.by_key.get_mut(digest)?;
+        let node = nodes.all.get_mut(digest)?;
         if node.updating && node.lock_time > now {
             return None;
         }
@@ -274,14 +276,14 @@ impl Zone {
     /// Whether this request is the one that fetches an answer anew that is too old.
     pub(super) fn begin_update(&self, digest: &Digest) -> Option<u64> {
         let mut nodes = self.lock();
-        let node = nodes.by_key.get_mut(digest)?;
+        let node = nodes.all.get_mut(digest)?;
         (!std::mem::replace(&mut node.updating, true)).then_some(node.lock_time)
     }
 
     /// While an answer is being fetched: what tells when that is over, and until when to wait for it.
     pub(super) fn fetched(&self, digest: &Digest, now: u64) -> Option<(Arc<Notify>, u64)> {
         let mut nodes = self.lock();
-        let node = nodes.by_key.get_mut(digest)?;
+        let node = nodes.all.get_mut(digest)?;
         if !node.updating || node.lock_time <= now {
             return None;
         }
@@ -291,7 +293,7 @@ impl Zone {
     /// A file was found that was not known.
     pub(super) fn found(&self, digest: &Digest, facts: Facts) {
         let mut nodes = self.lock();
-        let Some(node) = nodes.by_key.get_mut(digest).filter(|node| !node.exists) else { return };
+        let Some(node) = nodes.all.get_mut(digest).filter(|node| !node.exists) else { return };
         node.exists = true;
         node.uses = 1;
         node.set(facts);
@@ -302,7 +304,7 @@ impl Zone {
     /// do with the key.
     pub(super) fn stored(&self, digest: &Digest, facts: Result<Facts, usize>) {
         let mut nodes = self.lock();
-        let Some(node) = nodes.by_key.get_mut(digest) else { return };
+        let Some(node) = nodes.all.get_mut(digest) else { return };
         let before = node.fs_size;
         node.count = node.count.saturating_sub(1);
         node.error = 0;
@@ -317,7 +319,7 @@ impl Zone {
     /// time until which it is given unless that is known.
     pub(super) fn release(&self, digest: &Digest, error: Option<(u16, i64)>, min_uses: usize) {
         let mut nodes = self.lock();
-        let Some(node) = nodes.by_key.get_mut(digest) else { return };
+        let Some(node) = nodes.all.get_mut(digest) else { return };
         node.count = node.count.saturating_sub(1);
         if let Some((status, valid)) = error {
             node.error = status;
@@ -325,20 +327,20 @@ impl Zone {
                 node.valid = valid;
             }
         } else if !node.exists && node.count == 0 && min_uses == 1 {
-            nodes.remove(digest);
+            nodes.all.remove(digest);
         }
     }
 
     /// The same, of a key that gives way to another one of the same request.
     pub(super) fn leave(&self, digest: &Digest) {
-        if let Some(node) = self.lock().by_key.get_mut(digest) {
+        if let Some(node) = self.lock().all.get_mut(digest) {
             node.count = node.count.saturating_sub(1);
         }
     }
 
     /// Whose turn it was to fetch an answer, with the lock of this time, has ended without one.
     pub(super) fn give_up(&self, digest: &Digest, time: u64) {
-        if let Some(node) = self.lock().by_key.get_mut(digest).filter(|node| node.lock_time == time) {
+        if let Some(node) = self.lock().all.get_mut(digest).filter(|node| node.lock_time == time) {
             node.end_update();
         }
     }
@@ -348,7 +350,7 @@ impl Zone {
 impl Zone {
     /// This configuration is in force. Whether nobody looks after the files yet.
     pub(super) fn serve(self: &Arc<Self>, http: Weak<Http>) -> bool {
-        let mut serving = self.shared().serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut serving = lock(&self.shared().serving);
         serving.replace((Arc::downgrade(self), http)).is_none()
     }
 
@@ -356,13 +358,11 @@ impl Zone {
     /// (`ngx_http_file_cache_expire`).
     pub(super) fn expire_one(&self, now: u64) -> Out {
         let mut nodes = self.lock();
-        let Some((_, digest)) = nodes.by_use.first_key_value() else { return Out::Wait(10) };
-        let digest = *digest;
-        let Some(node) = nodes.by_key.get(&digest) else { return Out::Wait(10) };
+        let Some((digest, node)) = nodes.all.oldest().next() else { return Out::Wait(10) };
         if node.expire > now {
             return Out::Wait((node.expire - now).min(10));
         }
-        let (count, deleting) = (node.count, node.deleting);
+        let (digest, count, deleting) = (*digest, node.count, node.deleting);
         if count == 0 {
             return nodes.begin_delete(digest);
         }
@@ -376,13 +376,10 @@ impl Zone {
     /// Takes the file of the key that was not asked for for the longest time (`ngx_http_file_cache_forced_expire`).
     pub(super) fn force_one(&self) -> Out {
         let mut nodes = self.lock();
-        let free = nodes.by_use.values().take(20).find_map(|digest| {
-            let node = nodes.by_key.get(digest)?;
-            (node.count == 0).then_some(*digest)
-        });
+        let free = nodes.all.oldest().take(20).find(|(_, node)| node.count == 0).map(|(digest, _)| *digest);
         match free {
             Some(digest) => nodes.begin_delete(digest),
-            None if nodes.by_use.is_empty() => Out::Wait(10),
+            None if nodes.all.len() == 0 => Out::Wait(10),
             None => Out::Wait(1),
         }
     }
@@ -390,30 +387,29 @@ impl Zone {
     /// The file that was taken is gone.
     pub(super) fn deleted(&self, digest: &Digest) {
         let mut nodes = self.lock();
-        let Some(node) = nodes.by_key.get_mut(digest) else { return };
+        let Some(node) = nodes.all.get_mut(digest) else { return };
         node.count = node.count.saturating_sub(1);
         node.deleting = false;
         if node.count == 0 {
-            nodes.remove(digest);
+            nodes.all.remove(digest);
         }
     }
 
     /// Whether the files, or the keys, are too many.
     pub(super) fn is_over(&self) -> bool {
         let nodes = self.lock();
-        nodes.size >= self.path.max_size || nodes.watermark.is_some_and(|most| nodes.by_key.len() >= most)
+        nodes.size >= self.path.max_size || nodes.watermark.is_some_and(|most| nodes.all.len() >= most)
     }
 
     /// A file of an earlier process is there; whether there is room to know it.
     pub(super) fn add(&self, digest: &Digest, fs_size: u64, now: u64) -> bool {
         let mut nodes = self.lock();
-        let known = nodes.by_key.contains_key(digest);
-        if !known && nodes.by_key.len() >= self.capacity() {
-            nodes.watermark = Some(nodes.by_key.len() - nodes.by_key.len() / 8);
+        let known = nodes.all.get(digest).is_some();
+        if !known && self.is_full(&mut nodes) {
             return false;
         }
         nodes.touch(digest, now + self.path.inactive);
-        if let Some(node) = nodes.by_key.get_mut(digest).filter(|_| !known) {
+        if let Some(node) = nodes.all.get_mut(digest).filter(|_| !known) {
             (node.uses, node.exists, node.fs_size) = (1, true, fs_size);
             nodes.size += fs_size;
         }
@@ -431,7 +427,7 @@ impl Zone {
 impl Shared {
     /// The configuration in force; `None` when there is none any more.
     pub(super) fn serving(&self) -> Option<(Arc<Zone>, Arc<Http>)> {
-        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = lock(&self.serving);
         let (zone, http) = serving.as_ref()?;
         Some((zone.upgrade()?, http.upgrade()?))
     }
@@ -453,29 +449,22 @@ pub(super) enum Out {
 impl Nodes {
     /// A key is used: it goes behind all others. Whether it is a new one.
     fn touch(&mut self, digest: &Digest, expire: u64) -> bool {
-        self.uses += 1;
-        let mut is_new = false;
-        let node = self.by_key.entry(*digest).or_insert_with(|| {
-            is_new = true;
-            Node::default()
-        });
-        self.by_use.remove(&node.used);
-        node.used = self.uses;
-        node.expire = expire;
-        self.by_use.insert(self.uses, *digest);
-        is_new
-    }
-
-    fn remove(&mut self, digest: &Digest) {
-        if let Some(node) = self.by_key.remove(digest) {
-            self.by_use.remove(&node.used);
+        match self.all.touch(digest) {
+            Some(node) => {
+                node.expire = expire;
+                false
+            }
+            None => {
+                self.all.insert(*digest, Node { expire, ..Node::default() });
+                true
+            }
         }
     }
 
     fn begin_delete(&mut self, digest: Digest) -> Out {
-        let Some(node) = self.by_key.get_mut(&digest) else { return Out::Forgotten };
+        let Some(node) = self.all.get_mut(&digest) else { return Out::Forgotten };
         if !node.exists {
-            self.remove(&digest);
+            self.all.remove(&digest);
             return Out::Forgotten;
         }
         self.size = self.size.saturating_sub(node.fs_size);
@@ -503,3 +492,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,9 @@
 //! What `sticky learn` remembers: which session is served by which peer, as long as it is used now and then.
 
-use crate::lock;
+use crate::{lock, recent::Recent};
 use md5::{Digest, Md5};
 use smallvec::SmallVec;
 use std::{
-    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
@@ -29,11 +28,7 @@ pub struct Sessions {
 
 #[derive(Debug, Default)]
 struct Table {
-    sessions: HashMap<Key, Session>,
-    /// The sessions by their last use.
-    order: BTreeMap<(u64, u64), Key>,
-    /// Counts uses, to tell those of the same millisecond apart.
-    uses: u64,
+    sessions: Recent<Key, Session>,
 }
 
 /// The MD5 of a session's name.
@@ -42,7 +37,8 @@ type Key = [u8; 16];
 #[derive(Debug)]
 struct Session {
     sid: Sid,
-    used: (u64, u64),
+    /// When it was used last. Milliseconds.
+    used: u64,
 }
 
 impl Sessions {
@@ -82,20 +78,12 @@ impl Table {
     /// Forgets who was not used for that long.
     fn expire(&mut self, now: u64, timeout: Duration) {
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        while let Some(oldest) = self.order.first_entry().filter(|oldest| oldest.key().0.saturating_add(timeout) <= now)
-        {
-            self.sessions.remove(&oldest.remove());
-        }
+        let is_over = |session: &Session| session.used.saturating_add(timeout) <= now;
+        while self.sessions.take_oldest_if(is_over).is_some() {}
     }
 
     fn learn(&mut self, key: Key, sid: &[u8], now: u64) {
-        self.uses += 1;
-        let used = (now, self.uses);
-        let session = Session { sid: Sid::from_slice(sid), used };
-        if let Some(before) = self.sessions.insert(key, session) {
-            self.order.remove(&before.used);
-        }
-        self.order.insert(used, key);
+        self.sessions.insert(key, Session { sid: Sid::from_slice(sid), used: now });
     }
 }
 
@@ -128,15 +116,13 @@ impl Lesson {
     pub(in crate::upstream) fn learn(&self, sid: &[u8], now: u64) {
         let mut table = self.sessions.lock();
         table.expire(now, self.sessions.timeout);
-        if !table.sessions.contains_key(&self.key) {
+        if table.sessions.get(&self.key).is_none() {
             if !self.begins {
                 return;
             }
             // nginx, too, forgets whoever was unused for longest when its zone is full.
-            if table.sessions.len() >= (self.sessions.size / NODE).max(1)
-                && let Some((_, oldest)) = table.order.pop_first()
-            {
-                table.sessions.remove(&oldest);
+            if table.sessions.len() >= (self.sessions.size / NODE).max(1) {
+                table.sessions.take_oldest_if(|_| true);
             }
         }
         table.learn(self.key, sid, now);

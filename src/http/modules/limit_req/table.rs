@@ -1,8 +1,7 @@
 //! The counts of one zone: a leaky bucket for each key, in bounded memory (`ngx_http_limit_req_lookup`).
 
-use crate::{http::limit_zone::Counts, lock};
+use crate::{http::limit_zone::Counts, lock, recent::Recent};
 use std::{
-    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard},
     time::Instant,
 };
@@ -31,16 +30,12 @@ pub(super) struct Table {
 
 #[derive(Debug, Default)]
 struct Buckets {
-    by_key: HashMap<Arc<[u8]>, Bucket>,
-    /// The keys in the order they were last asked for, the longest ago first.
-    by_use: BTreeMap<u64, Arc<[u8]>>,
-    uses: u64,
+    all: Recent<Arc<[u8]>, Bucket>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Bucket {
-    used: u64,
     /// Milliseconds since the table began.
     last: u64,
     excess: u64,
@@ -65,7 +60,7 @@ impl Table {
     pub(super) fn book(&self, key: &[u8], rate: u64) -> u64 {
         let now = self.now();
         let mut buckets = self.lock();
-        let Some(bucket) = buckets.by_key.get_mut(key) else { return 0 };
+        let Some(bucket) = buckets.all.get_mut(key) else { return 0 };
         bucket.noted = bucket.noted.saturating_sub(1);
         bucket.excess = bucket.excess_at(now, rate);
         bucket.last = bucket.last.max(now);
@@ -74,7 +69,7 @@ impl Table {
 
     /// Forgets a request that was noted.
     pub(super) fn release(&self, key: &[u8]) {
-        if let Some(bucket) = self.lock().by_key.get_mut(key) {
+        if let Some(bucket) = self.lock().all.get_mut(key) {
             bucket.noted = bucket.noted.saturating_sub(1);
         }
     }
@@ -102,13 +97,7 @@ impl Bucket {
 
 impl Buckets {
     fn judge(&mut self, key: &[u8], rate: u64, burst: u64, last: bool, now: u64, size: usize) -> Judged {
-        self.uses += 1;
-        let used = self.uses;
-        if let Some(bucket) = self.by_key.get_mut(key) {
-            if let Some(key) = self.by_use.remove(&bucket.used) {
-                self.by_use.insert(used, key);
-            }
-            bucket.used = used;
+        if let Some(bucket) = self.all.touch(key) {
             let excess = bucket.excess_at(now, rate);
             if excess > burst {
                 return Judged::Over(excess);
@@ -128,11 +117,9 @@ impl Buckets {
                 return Judged::Full;
             }
         }
-        let key: Arc<[u8]> = key.into();
-        self.bytes += cost(&key);
-        self.by_use.insert(used, Arc::clone(&key));
-        let bucket = Bucket { used, last: if last { now } else { 0 }, excess: 0, noted: u32::from(!last) };
-        self.by_key.insert(key, bucket);
+        self.bytes += cost(key);
+        let bucket = Bucket { last: if last { now } else { 0 }, excess: 0, noted: u32::from(!last) };
+        self.all.insert(key.into(), bucket);
         if last { Judged::Taken(0) } else { Judged::Noted }
     }
 
@@ -140,8 +127,7 @@ impl Buckets {
     /// (`ngx_http_limit_req_expire`).
     fn expire(&mut self, now: u64, rate: u64, mut force: bool) {
         for _ in 0..if force { 3 } else { 2 } {
-            let Some((&used, key)) = self.by_use.first_key_value() else { return };
-            let Some(bucket) = self.by_key.get(key) else { return };
+            let Some((key, bucket)) = self.all.oldest().next() else { return };
             let idle = now.saturating_sub(bucket.last);
             let full = bucket.excess > rate.saturating_mul(idle) / 1000;
             if bucket.noted > 0 || !force && (idle < LONG || full) {
@@ -150,8 +136,7 @@ impl Buckets {
             force = false;
             self.bytes = self.bytes.saturating_sub(cost(key));
             let key = Arc::clone(key);
-            self.by_key.remove(&key);
-            self.by_use.remove(&used);
+            self.all.remove(&key);
         }
     }
 }
