@@ -85,6 +85,8 @@ struct Flags {
     dump: bool,
     #[arg(short = 'q')]
     quiet: bool,
+    #[arg(long)]
+    lint: bool,
     #[arg(short = 's', value_parser = order, allow_hyphen_values = true)]
     signal: Option<Order>,
     #[arg(short = 'p', allow_hyphen_values = true)]
@@ -111,7 +113,8 @@ pub fn parse(arguments: &[OsString]) -> Result<Asked, Vec<u8>> {
         configure: flags.configure,
         help: flags.help,
         options: Options {
-            test: flags.test || flags.dump,
+            test: flags.test || flags.dump || flags.lint,
+            lint: flags.lint,
             dump: flags.dump,
             quiet: flags.quiet,
             order: flags.signal,

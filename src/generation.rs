@@ -13,7 +13,7 @@ use crate::{
         values::Address,
     },
     http::{self, Http, modules::error_log, modules::server::SoKeepalive},
-    lock,
+    lint, lock,
     process::{
         Invocation, Level, Program, Reading, Ready, Report, Resources,
         needs::{self, Affinity, Endpoint, Identity, ListenerNeed, LogTarget, Needs},
@@ -124,6 +124,10 @@ fn read_with(invocation: &Invocation, resources: &mut dyn Resources, pictures: b
         }
         http
     };
+    if invocation.lint {
+        let built = registry().built().chain(http::modules::registry().built()).map(|built| built.name).collect();
+        faults.extend(lint::findings(&tree.root, is_fragment(&tree.root), &built));
+    }
     render::sort(&mut faults, &tree.sources);
     let emerg = |stage: Stage| faults.iter().any(|fault| fault.severity == Severity::Emerg && fault.stage <= stage);
     let syntax_ok = !emerg(Stage::Settling);

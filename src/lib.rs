@@ -13,6 +13,7 @@ pub mod config;
 pub mod fuzzing;
 pub mod generation;
 pub mod http;
+mod lint;
 pub mod observe;
 pub mod process;
 mod recent;

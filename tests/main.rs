@@ -17,12 +17,14 @@
 mod api;
 mod balancing;
 mod buffering;
+mod cache;
 mod chaos;
 mod dashboard;
 mod examples;
 mod fuzz_corpus;
 mod health;
 mod life;
+mod lint;
 mod load;
 mod logs;
 mod metrics;

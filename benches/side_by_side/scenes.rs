@@ -64,6 +64,19 @@ pub(crate) const SCENES: &[Scene] = &[
         ],
     },
     Scene {
+        title: "caches",
+        contenders: &["tidegate", "nginx"],
+        base: "nginx",
+        text: caches,
+        cells: &[
+            Cell::new("cached 1 KB, 64 connections", "/static/1k", 64),
+            Cell::new("cached 100 KB, 64 connections", "/100k", 64),
+            Cell::new("cached 1 KB, a connection per request", "/static/1k", 64).with(&["Connection: close"]),
+            Cell::new("not cached and stored, 1 KB, 64 connections", "/new/static/1k", 64),
+            Cell::new("not cached and stored, 100 KB, 16 connections", "/new/100k", 16),
+        ],
+    },
+    Scene {
         title: "1,000 peers in one upstream",
         contenders: &["tidegate", "nginx"],
         base: "nginx",
@@ -216,6 +229,30 @@ fn haproxy(port: u16, backend: u16) -> String {
          timeout client 300s\n    timeout server 300s\n    timeout http-keep-alive 300s\n    http-reuse always\n    \
          option http-keep-alive\nlisten proxy\n    bind 127.0.0.1:{port} backlog 4096\n    \
          server backend 127.0.0.1:{backend} pool-max-conn 1024\n"
+    )
+}
+
+/// A proxy that keeps what it fetches. Below `/new/` every request has a key of its own, so that all are fetched and
+/// stored. With `tcp_nopush` nginx sends the ends of cached answers late: both go without.
+fn caches(dir: &Path, name: &str, port: u16, backend: u16) -> String {
+    format!(
+        "{head}
+    proxy_cache_path {dir}/cache_{name} levels=1:2 keys_zone=kept:10m max_size=256m;
+    proxy_cache_path {dir}/cache_new_{name} levels=1:2 keys_zone=new:10m max_size=64m;
+    proxy_cache_valid 200 1h;
+    upstream backend {{
+        server 127.0.0.1:{backend};
+        keepalive 1024;
+        keepalive_requests 100000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{ proxy_pass http://backend; proxy_cache kept; }}
+        location /new/ {{ proxy_pass http://backend/; proxy_cache new; proxy_cache_key $request_id; }}
+    }}
+}}\n",
+        head = head(dir, name).replace("    tcp_nopush on;\n", ""),
+        dir = dir.display()
     )
 }
 

@@ -28,7 +28,7 @@ pub enum Kind {
     Variable,
     Upstream,
     Zone,
-    /// A cache of upstreams' answers, by the directive that defines it and its name.
+    /// A cache of upstreams' answers, by its name, and by that behind the directive that defines it.
     Cache,
     /// A `status_zone` of servers.
     ServerZone,
@@ -42,7 +42,8 @@ pub enum Kind {
     Syslog,
     /// How the access logs of a file are buffered.
     LogBuffer,
-    /// A folder for temporary files, which the master makes for the worker.
+    /// A folder for temporary files, or of a cache, which the master makes for the worker. A cache shares its own with
+    /// nobody.
     TempFolder,
     /// One that nobody has chosen: it is made where it can be.
     BuiltInFolder,
@@ -183,6 +184,12 @@ impl<'i> Scope<'i> {
     /// The handle of a name that was mentioned before.
     pub fn find(&self, kind: Kind, name: &[u8]) -> Option<Handle> {
         self.names.borrow().get(&kind)?.index.get(&*spelling(kind, name)).copied().map(Handle)
+    }
+
+    /// Where a name was first mentioned, if it was.
+    pub fn first_use(&self, kind: Kind, name: &[u8]) -> Option<Span> {
+        let Handle(index) = self.find(kind, name)?;
+        Some(self.names.borrow().get(&kind)?.entries.get(index as usize)?.first_use)
     }
 
     /// All names of a kind; a handle is an index into it.

@@ -1,11 +1,12 @@
 //! Everything that reading `http {}` produced: immutable, shared by all threads, replaced as a whole.
 
 use super::{
+    clock,
     level::{self, Server},
     listener::{self, Listener},
     modules::{self, Settings, access_log},
     variables::{self, Definition},
-    worker, zones,
+    zones,
 };
 use crate::{
     config::{
@@ -125,7 +126,7 @@ impl Http {
 
     /// Takes over the state of groups that the generation before had under the same name.
     pub fn adopt(&self, previous: &Self) {
-        let now = worker::wall_millis();
+        let now = clock::wall_millis();
         for group in self.upstreams.iter().flatten() {
             let same = previous.upstreams.iter().flatten().find(|earlier| earlier.name == group.name);
             if let Some(earlier) = same {

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod arriving;
 pub mod body;
 pub mod body_file;
+pub mod clock;
 pub mod connection;
 pub mod content;
 pub mod dates;

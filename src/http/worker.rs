@@ -1,6 +1,7 @@
-//! One serving thread: its clock, its kept upstream connections, its counters, and the loops that accept.
+//! One serving thread: its kept upstream connections, its counters, and the loops that accept.
 
 use super::{
+    clock::{Clock, wall},
     connection::{self, Connection},
     generation::Http,
     zones,
@@ -11,7 +12,7 @@ use crate::{
     lock,
     observe::counts::Counter,
     process::{
-        needs, turn,
+        needs,
         worker::{Change, Current, Listener as Accepting, Socket, Thread},
     },
     upstream::pool::Pool,
@@ -25,7 +26,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
 use tokio::{sync::Notify, task::AbortHandle};
 
@@ -492,124 +493,5 @@ impl Worker {
         state ^= state >> 27;
         self.random.set(state);
         (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> (24 + 8 * (at & 3))) as u8
-    }
-}
-
-/// The time, as of its last update, and its spellings, which are made once a second. As in nginx, what happens between
-/// two updates happens at once.
-#[derive(Debug)]
-pub struct Clock {
-    /// Wall time since the epoch at `started`.
-    epoch: Cell<Duration>,
-    started: Cell<Instant>,
-    now: Cell<Instant>,
-    /// Wall time since the epoch at `now`.
-    wall: Cell<Duration>,
-    spelled: RefCell<Spelled>,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        let now = Instant::now();
-        let wall = wall();
-        Self {
-            epoch: Cell::new(wall),
-            started: Cell::new(now),
-            now: Cell::new(now),
-            wall: Cell::new(wall),
-            spelled: RefCell::default(),
-        }
-    }
-}
-
-/// The wall time since the epoch, for those who have no [`Clock`].
-pub fn wall() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// The same in milliseconds.
-pub fn wall_millis() -> u64 {
-    millis(wall())
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[derive(Debug, Default)]
-struct Spelled {
-    second: u64,
-    date: Vec<u8>,
-    log_time: Vec<u8>,
-    iso8601: Vec<u8>,
-}
-
-impl Clock {
-    /// Looks at the clock: when a request arrives, when an upstream answers, when a request ends.
-    pub fn update(&self) {
-        let now = turn::now();
-        if self.now.replace(now) != now {
-            self.wall.set(self.epoch.get() + now.saturating_duration_since(self.started.get()));
-        }
-    }
-
-    /// Follows the wall clock, which may have been set.
-    fn follow(&self) {
-        let (now, wall) = (Instant::now(), wall());
-        self.now.set(now);
-        self.started.set(now);
-        self.epoch.set(wall);
-        self.wall.set(wall);
-    }
-
-    /// The time for measuring.
-    pub fn instant(&self) -> Instant {
-        self.now.get()
-    }
-
-    /// Milliseconds from a moment until now.
-    pub fn millis_since(&self, moment: Instant) -> u64 {
-        millis(self.now.get().saturating_duration_since(moment))
-    }
-
-    /// Since the epoch.
-    pub fn now(&self) -> Duration {
-        self.wall.get()
-    }
-
-    /// Milliseconds since the epoch.
-    pub fn millis(&self) -> u64 {
-        millis(self.now())
-    }
-
-    /// Appends the `Date` field.
-    pub fn write_date(&self, out: &mut Vec<u8>) {
-        self.spelled(|spelled| out.extend_from_slice(&spelled.date));
-    }
-
-    /// `$time_local`.
-    pub fn log_time(&self) -> Vec<u8> {
-        self.spelled(|spelled| spelled.log_time.clone())
-    }
-
-    /// `$time_iso8601`.
-    pub fn iso8601(&self) -> Vec<u8> {
-        self.spelled(|spelled| spelled.iso8601.clone())
-    }
-
-    fn spelled<T>(&self, look: impl FnOnce(&Spelled) -> T) -> T {
-        let second = self.now().as_secs();
-        let mut spelled = self.spelled.borrow_mut();
-        if spelled.second != second {
-            let unix = i64::try_from(second).unwrap_or(i64::MAX);
-            let offset = super::dates::local_offset(unix);
-            *spelled = Spelled {
-                second,
-                date: [b"Date: ", &super::dates::http_date(unix)[..], b"\r\n"].concat(),
-                log_time: super::dates::log_time(unix, offset).into(),
-                iso8601: super::dates::iso8601(unix, offset).into(),
-            };
-        }
-        look(&spelled)
     }
 }

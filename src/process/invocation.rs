@@ -57,6 +57,8 @@ pub struct Options {
     pub dump: bool,
     /// `-q`.
     pub quiet: bool,
+    /// `--lint`.
+    pub lint: bool,
     /// `-s`.
     pub order: Option<Order>,
 }
@@ -78,6 +80,7 @@ pub struct Invocation {
     pub test: bool,
     pub dump: bool,
     pub quiet: bool,
+    pub lint: bool,
     pub order: Option<Order>,
     /// The whole command line, for the master's title and for a new binary.
     pub arguments: Vec<OsString>,
@@ -110,6 +113,7 @@ impl Invocation {
             test: options.test,
             dump: options.dump,
             quiet: options.quiet,
+            lint: options.lint,
             order: options.order,
             arguments,
         }

@@ -26,11 +26,12 @@ fn answer(request: &Received) -> Reply {
 
 fn start(peer: &Backend) -> (Api, String) {
     let http = "proxy_cache_path kept keys_zone=answers:64k max_size=64m; proxy_cache_path other keys_zone=other:64k; \
-                proxy_cache_path third keys_zone=third:64k;";
+                proxy_cache_path third keys_zone=errors:64k;";
     let server = format!(
         "location / {{ proxy_pass http://{}; proxy_cache answers; proxy_cache_bypass $arg_bypass; \
          proxy_cache_key $uri; proxy_cache_revalidate on; proxy_cache_use_stale http_500; \
-         add_header X-Cache $upstream_cache_status; }}",
+         add_header X-Cache $upstream_cache_status; }} \
+         location /dead {{ proxy_pass http://127.0.0.1:1; proxy_cache errors; proxy_cache_valid 502 1h; }}",
         peer.address()
     );
     let api = Api::new(http, &server);
@@ -58,7 +59,7 @@ fn a_cache_counts_how_requests_fared_and_what_it_keeps() {
     let peer = Backend::start(answer);
     let (api, body) = start(&peer);
     let names = api.get("/http/caches/?fields=");
-    assert_eq!(names, json!({ "answers": {}, "other": {}, "third": {} }));
+    assert_eq!(names, json!({ "answers": {}, "other": {}, "errors": {} }));
     assert!(api.get("/http/caches/other").get("max_size").is_none(), "it has no limit");
 
     assert_eq!(
@@ -69,6 +70,9 @@ fn a_cache_counts_how_requests_fared_and_what_it_keeps() {
     assert_eq!(fare(&api, &["/same", "/same", "/failing", "/failing!"]), "MISS REVALIDATED MISS STALE");
     let head = ask(api.port, &Request::new("HEAD", "/fresh"));
     assert_eq!((head.status, head.header("X-Cache")), (200, Some("HIT")));
+    for _ in 0..3 {
+        assert_eq!(ask(api.port, &Request::get("/dead")).status, 502);
+    }
     api.server.rewrite(&body.replace("keys_zone=other:64k;", "keys_zone=other:128k;"));
     api.server.reload();
 
@@ -90,6 +94,9 @@ fn a_cache_counts_how_requests_fared_and_what_it_keeps() {
     }
     assert_eq!((&cache["max_size"], &cache["cold"]), (&(64 << 20).into(), &Value::Bool(false)));
     assert!(cache["size"].as_u64().unwrap() >= 4 * 512, "{cache}");
+    let errors = api.get("/http/caches/errors");
+    assert_eq!((&errors["miss"]["responses"], &errors["miss"]["responses_written"]), (&1.into(), &0.into()), "no file");
+    assert_eq!(errors["hit"], given(2, 0), "{errors}");
     assert_eq!(api.get("/http/caches/answers?fields=cold"), json!({ "cold": false }));
     for version in 1..=8 {
         let older = send(api.port, "GET", &format!("/api/{version}/http/caches/answers"), "").body;

@@ -3,8 +3,8 @@
 use super::{Gate, KEPT, OLD, Site, begin, files, holds, seen, text};
 use crate::support::backend::Reply;
 use crate::support::client::{Connection, Request};
+use crate::support::replaced;
 use crate::support::wait::{SOON, until};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -78,7 +78,11 @@ fn an_answer_is_kept_as_its_fields_say() {
     ];
     for (number, (fields, expected)) in cases.into_iter().enumerate() {
         for (location, expected) in ["", "/valid", "/ignore"].iter().zip(expected) {
-            assert_eq!(second(&site, &format!("{location}/{number}"), "200 OK", fields), expected, "{location}: {fields}");
+            assert_eq!(
+                second(&site, &format!("{location}/{number}"), "200 OK", fields),
+                expected,
+                "{location}: {fields}"
+            );
         }
     }
 }
@@ -208,23 +212,28 @@ fn an_answer_is_kept_though_its_client_has_left() {
         held.pass();
         Reply::Keep(large_answer())
     });
-    // Before anything was there.
-    let first = begin(site.port, "/early");
-    site.origin.has(1);
-    drop(first);
+    let mut kept = 0;
+    // Before anything was there: nginx waits for it, and then forgets it.
+    if !replaced() {
+        let first = begin(site.port, "/early");
+        site.origin.has(1);
+        drop(first);
+        kept += 1;
+    }
     gate.open();
-    holds(&site.cache(), 1);
+    holds(&site.cache(), kept);
     // In the middle of it.
     let mut second = begin(site.port, "/late");
     assert_eq!(second.read_exact(15), b"HTTP/1.1 200 OK");
     drop(second);
-    holds(&site.cache(), 2);
-    for path in ["/early", "/late"] {
+    holds(&site.cache(), kept + 1);
+    let paths = if replaced() { &["/late"][..] } else { &["/early", "/late"] };
+    for path in paths {
         let answer = site.get(path).expect(200);
         assert_eq!(answer.header("X-Cache"), Some("HIT"));
         assert!(answer.body == large());
     }
-    assert_eq!(site.origin.hits(), 2);
+    assert_eq!(site.origin.hits(), kept + 1);
 }
 
 #[test]
@@ -269,7 +278,11 @@ fn of_an_answer_that_breaks_off_nothing_is_kept() {
         for path in ["/length", "/chunks", "/large", "/stalls"] {
             for _ in 0..2 {
                 let answer = site.get(path);
-                assert_eq!((answer.status, answer.header("X-Cache"), answer.complete), (200, Some("MISS"), false), "{path}");
+                assert_eq!(
+                    (answer.status, answer.header("X-Cache"), answer.complete),
+                    (200, Some("MISS"), false),
+                    "{path}"
+                );
             }
         }
         assert_eq!((site.see("/"), site.see("/")), ("200 MISS whole".into(), "200 HIT whole".into()));
@@ -288,8 +301,13 @@ fn an_answer_that_ends_with_its_connection_is_whole() {
     });
     for path in ["/", "/chunks"] {
         assert_eq!((site.see(path), site.see(path)), ("200 MISS whole".into(), "200 HIT whole".into()), "{path}");
-        // It has a length now.
-        assert_eq!(site.get(path).header("Content-Length"), Some("5"), "{path}");
+        // What it did not say is not said later, either.
+        let again = site.get(path);
+        assert_eq!(
+            (again.header("Content-Length"), again.header("Transfer-Encoding")),
+            (None, Some("chunked")),
+            "{path}"
+        );
     }
 }
 
@@ -302,7 +320,10 @@ fn answers_without_a_body_are_kept() {
     for (path, status) in [("/204", 204), ("/", 200)] {
         for cache in ["MISS", "HIT", "HIT"] {
             let answer = site.get(path).expect(status);
-            assert_eq!((answer.header("X-Cache"), answer.header("X-A"), answer.text()), (Some(cache), Some("b"), "".into()));
+            assert_eq!(
+                (answer.header("X-Cache"), answer.header("X-A"), answer.text()),
+                (Some(cache), Some("b"), String::new())
+            );
         }
     }
     assert_eq!(site.origin.hits(), 2);
@@ -343,13 +364,15 @@ fn a_key_that_is_too_long_is_told() {
 #[test]
 fn a_head_with_its_key_has_to_fit_a_buffer() {
     let site = Site::new("", "proxy_buffer_size 1k;", |request| {
-        let field = format!("{KEPT}X-Long: {}\r\n", "x".repeat(request.target().len()));
+        let field = format!("{KEPT}X-Long: {}\r\n", "x".repeat(2 * request.target().len()));
         text("200 OK", &field, "x")
     });
     assert_eq!((site.see("/"), site.see("/")), ("200 MISS x".into(), "200 HIT x".into()));
     let long = format!("/{}", "x".repeat(270));
     assert_eq!(site.get(&long).status, 502);
-    assert!(site.server.error_log().contains("upstream sent too big header while reading response header from upstream"));
+    assert!(
+        site.server.error_log().contains("upstream sent too big header while reading response header from upstream")
+    );
 }
 
 #[test]
@@ -410,5 +433,4 @@ fn many_clients_at_once_see_what_they_asked_for() {
     let log = site.server.error_log();
     assert!(!log.contains("[crit]") && !log.contains("[alert]"), "{log}");
     assert!(site.origin.hits() < 50 + 4 * 30, "{}", site.origin.hits());
-    let _: &Path = &site.cache();
 }

@@ -3,13 +3,17 @@
 use super::{Gate, KEPT, OLD, Site, begin, seen, text};
 use crate::support::backend::Reply;
 use crate::support::client::Connection;
+use crate::support::replaced;
 use crate::support::server::Server;
 use crate::support::wait::{SOON, until};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Each request is held until its own gate is opened, and told its number.
-fn numbered(gates: &[Gate], fields: &'static str) -> impl Fn(&crate::support::backend::Received) -> Reply + use<> {
-    let (gates, count) = (gates.to_vec(), AtomicUsize::new(0));
+fn numbered<const N: usize>(
+    gates: [&Gate; N],
+    fields: &'static str,
+) -> impl Fn(&crate::support::backend::Received) -> Reply + use<N> {
+    let (gates, count) = (gates.map(Gate::clone), AtomicUsize::new(0));
     move |_| {
         let number = count.fetch_add(1, Ordering::SeqCst);
         gates[number.min(gates.len() - 1)].pass();
@@ -31,10 +35,9 @@ fn of_many_that_ask_at_once_one_reaches_the_upstream() {
                     proxy_cache z; proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h; \
                     proxy_pass http://%ORIGIN%; } }";
         let site = match threads {
-            1 => Site::of(conf, numbered(&[gate.clone()], KEPT)),
+            1 => Site::of(conf, numbered([&gate], KEPT)),
             _ => {
-                let (origin, port) =
-                    (super::Origin::new(numbered(&[gate.clone()], KEPT)), crate::support::ports::free_port());
+                let (origin, port) = (super::Origin::new(numbered([&gate], KEPT)), crate::support::ports::free_port());
                 let server = Server::threaded(port, &super::filled(conf, port, &origin));
                 Site { server, origin, port }
             }
@@ -52,7 +55,7 @@ fn of_many_that_ask_at_once_one_reaches_the_upstream() {
 #[test]
 fn without_a_lock_all_of_them_do() {
     let gate = Gate::default();
-    let site = Site::new("", "", numbered(&[gate.clone()], KEPT));
+    let site = Site::new("", "", numbered([&gate], KEPT));
     let all: Vec<_> = (0..5).map(|_| begin(site.port, "/")).collect();
     site.origin.has(5);
     gate.open();
@@ -63,7 +66,7 @@ fn without_a_lock_all_of_them_do() {
 fn who_has_waited_long_enough_asks_for_itself_alone() {
     let gates = [Gate::default(), Gate::default(), Gate::default()];
     let location = "proxy_cache_lock on; proxy_cache_lock_timeout 100ms; proxy_cache_lock_age 1h;";
-    let site = Site::new("", location, numbered(&gates, KEPT));
+    let site = Site::new("", location, numbered(gates.each_ref(), KEPT));
     let mut first = begin(site.port, "/");
     site.origin.has(1);
     gates[1].open();
@@ -82,7 +85,7 @@ fn who_has_waited_long_enough_asks_for_itself_alone() {
 fn a_lock_that_is_too_old_is_anybodys() {
     let gates = [Gate::default(), Gate::default()];
     let location = "proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 100ms;";
-    let site = Site::new("", location, numbered(&gates, KEPT));
+    let site = Site::new("", location, numbered(gates.each_ref(), KEPT));
     let mut first = begin(site.port, "/");
     site.origin.has(1);
     gates[1].open();
@@ -118,9 +121,13 @@ fn when_the_one_that_fetches_it_fails_the_next_one_does() {
 
 #[test]
 fn a_client_that_leaves_does_not_take_the_lock_with_it() {
+    // nginx forgets an answer whose client has left before it began.
+    if replaced() {
+        return;
+    }
     let gate = Gate::default();
     let location = "proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h;";
-    let site = Site::new("", location, numbered(&[gate.clone()], KEPT));
+    let site = Site::new("", location, numbered([&gate], KEPT));
     let first = begin(site.port, "/");
     site.origin.has(1);
     let mut second = begin(site.port, "/");

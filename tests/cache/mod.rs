@@ -98,11 +98,7 @@ struct Site {
 
 impl Site {
     /// The cache `z` in the folder `cache`, with these parameters more, for a location that says this besides.
-    fn new(
-        parameters: &str,
-        location: &str,
-        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    fn new(parameters: &str, location: &str, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let conf = format!(
             "proxy_cache_path cache keys_zone=z:1m {parameters}; \
              server {{ listen 127.0.0.1:%PORT%; \

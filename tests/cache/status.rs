@@ -1,6 +1,6 @@
 //! How requests fare: the words of `$upstream_cache_status`, and what stands behind each of them.
 
-use super::{Gate, KEPT, OLD, Site, begin, files, seen, text};
+use super::{Gate, KEPT, OLD, Site, begin, files, holds, seen, text};
 use crate::support::backend::Reply;
 use crate::support::wait::{SOON, until};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,8 @@ fn what_was_fetched_once_is_given_from_then_on() {
         let again = site.get("/a?b");
         assert_eq!(seen(&again), "203 HIT /a?b");
         assert_eq!(first.line(), again.line());
-        for name in ["Content-Type", "Content-Length", "X-One", "Link", "Cache-Control", "Server", "X-Accel-Buffering"] {
+        for name in ["Content-Type", "Content-Length", "X-One", "Link", "Cache-Control", "Server", "X-Accel-Buffering"]
+        {
             assert_eq!(first.headers(name), again.headers(name), "{name}");
         }
         assert!(again.header("Date").is_some());
@@ -152,13 +153,14 @@ fn in_the_cases_that_are_named_an_old_answer_will_do() {
         ("http_404", 404, || text("404 Bad", "", "")),
         ("http_429", 429, || text("429 Bad", "", "")),
     ];
+    // Whoever says nothing is asked where nobody waits for long; all others take their time.
+    let place = |case: &str, timeout: &str| {
+        format!("{{ proxy_pass http://%ORIGIN%; proxy_read_timeout {timeout}; proxy_cache_use_stale {case}; }}")
+    };
     let locations: String = cases
         .iter()
         .map(|(case, ..)| {
-            format!(
-                "location /{case} {{ proxy_pass http://%ORIGIN%; proxy_read_timeout 300ms; \
-                 proxy_cache_use_stale {case}; }}"
-            )
+            format!("location /{case} {} location /soon/{case} {}", place(case, "1m"), place(case, "200ms"))
         })
         .collect();
     let conf = format!(
@@ -171,11 +173,13 @@ fn in_the_cases_that_are_named_an_old_answer_will_do() {
         assert_eq!(site.see(&format!("/{case}?key={case}")), "200 MISS old");
         site.origin.answers(move |_| reply());
         for (other, ..) in cases {
-            // Only this one, and those that wait for an answer are not asked for each other case.
-            if case == "timeout" && !matches!(other, "timeout" | "error") {
-                continue;
-            }
-            let answer = site.get(&format!("/{other}?key={case}"));
+            let path = match case {
+                // Two of them will do: each takes its time.
+                "timeout" if !matches!(other, "timeout" | "error") => continue,
+                "timeout" => "/soon",
+                _ => "",
+            };
+            let answer = site.get(&format!("{path}/{other}?key={case}"));
             let cache = answer.header("X-Cache").unwrap_or_default().to_owned();
             match case == other {
                 true => assert_eq!(seen(&answer), "200 STALE old", "{case}"),
@@ -200,7 +204,8 @@ fn an_old_answer_will_do_where_nobody_can_be_asked() {
 #[test]
 fn an_answer_says_itself_how_long_its_old_form_will_do() {
     let fields = "X-Accel-Expires: @1\r\nCache-Control: stale-while-revalidate=2000000000\r\n";
-    let site = Site::new("", "", move |request| text("200 OK", if request.target() == "/" { fields } else { OLD }, "old"));
+    let site =
+        Site::new("", "", move |request| text("200 OK", if request.target() == "/" { fields } else { OLD }, "old"));
     assert_eq!((site.see("/"), site.see("/plain")), ("200 MISS old".into(), "200 MISS old".into()));
     let gate = Gate::default();
     let held = gate.clone();
@@ -353,17 +358,28 @@ fn a_client_learns_that_what_it_has_still_holds() {
         ("If-Match", "\"two\"", 412),
         ("If-Unmodified-Since", "Tue, 02 Jan 2024 03:04:04 GMT", 412),
     ];
+    let mut kept = 0;
     for (number, (name, value, status)) in cases.into_iter().enumerate() {
         // Once on its way into the cache, and once out of it.
         let path = format!("/{number}");
         for cache in ["MISS", "HIT"] {
+            // An error takes the place of an answer.
+            let cache = if status == 412 { "MISS" } else { cache };
             let answer = site.ask(&super::with(&path, &[(name, value)]));
             assert_eq!((answer.status, answer.header("X-Cache")), (status, Some(cache)), "{name}: {value}");
             assert_eq!(site.origin.last().header(name), None);
+            kept += usize::from(cache == "MISS" && status != 412);
+            holds(&site.cache(), kept);
+        }
+        if status == 412 {
+            kept += 1;
+            assert_eq!(site.see(&path), "200 MISS body");
+            holds(&site.cache(), kept);
+            assert_eq!(site.ask(&super::with(&path, &[(name, value)])).status, 412);
         }
         assert_eq!(site.see(&path), "200 HIT body");
     }
-    // An answer that is not kept is the upstream's to judge.
-    site.origin.says("200 OK", "ETag: \"one\"\r\n", "body");
+    // An answer that says it is not to be kept is the upstream's to judge.
+    site.origin.says("200 OK", "Cache-Control: private\r\nETag: \"one\"\r\n", "body");
     assert_eq!(site.see_with("/not", &[("If-None-Match", "\"one\"")]), "200 MISS body");
 }

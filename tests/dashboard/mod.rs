@@ -41,11 +41,14 @@ impl Scene {
         format!(
             "limit_req_zone $uri zone=rate:64k rate=1000r/s; \
              resolver 127.0.0.1:1; resolver_on_start retry; \
+             proxy_cache_path kept keys_zone=answers:64k max_size=10m; proxy_cache_path more keys_zone=more:64k; \
              upstream later {{ zone later 64k; server nobody.invalid; }} \
              upstream app {{ zone app 64k; {servers} }} \
              server {{ listen 127.0.0.1:{port}; status_zone '<img src=x onerror=alert(1)>'; \
              limit_req zone=rate burst=99 nodelay; \
              location / {{ status_zone main; proxy_pass http://app; health_check interval=500ms; }} \
+             location /kept {{ proxy_pass http://app/; proxy_cache answers; proxy_cache_valid 1h; \
+             proxy_cache_bypass $arg_bypass; }} \
              location /api {{ {api} }} location /dashboard {{ dashboard; }} }}"
         )
     }
@@ -185,6 +188,32 @@ fn every_text_stands_out_from_its_ground() {
         scene.browser.click(".switch [data-mode=in]");
         scene.wait_for("it is back", |peer| peer["drain"] != true);
     }
+}
+
+#[test]
+fn caches_are_shown_with_their_size_and_what_they_give() {
+    let Some(scene) = Scene::new("api write=on;") else { return };
+    scene.open(1280, "light");
+    let cell = |row: usize, head: &str| {
+        format!("document.querySelector('#caches tbody tr:nth-child({row}) [data-head=\"{head}\"]').innerText")
+    };
+    let shows = |row: usize, head: &str, text: &str| {
+        let shown = format!("{}.replaceAll(String.fromCharCode(160), ' ') === '{text}'", cell(row, head));
+        scene.browser.until(&format!("{head} of {row} is {text}"), &shown);
+    };
+    scene.browser.until("both are there", "document.querySelectorAll('#caches tbody tr').length === 2");
+    shows(1, "Hit ratio", "–");
+    for path in ["/kept", "/kept", "/kept", "/kept?bypass=1"] {
+        client::get(scene.server.address(), path).expect(200);
+    }
+    shows(1, "Hit ratio", "50 %\\n50 % in all");
+    shows(1, "Hit", "2\\n2 B");
+    shows(1, "Miss", "1\\n1 B");
+    shows(1, "Bypassed", "1\\n1 B");
+    shows(2, "Size", "0 B\\nno limit");
+    let size = scene.browser.run(&format!("return {}", cell(1, "Size"))).to_string();
+    assert!(size.contains("% of 10 MB"), "{size}");
+    assert_eq!(scene.browser.complaints(), Vec::<String>::new());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What lies in `nginx-examples/` runs as it is.
 
+mod microcaching;
+
 use crate::support::client::{self, Answer};
 use crate::support::container::{Build, Container};
 use crate::support::program::Program;
@@ -9,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every file, and the test that runs it; a file for Docker Compose is not ours to run.
-const RUN_BY: [(&str, &str); 22] = [
+const RUN_BY: [(&str, &str); 23] = [
     ("000-tornado/nginx.conf.default", "tutorials::t000"),
     ("000-tornado/python.conf", "tutorials::t000"),
     ("001-debian-http-server/site-block.conf", "tutorials::t001"),
@@ -29,6 +31,7 @@ const RUN_BY: [(&str, &str); 22] = [
     ("dashboard.conf", "dashboard"),
     ("drupal/site.conf", "php"),
     ("laravel/site.conf", "php"),
+    ("microcaching.conf", "examples::microcaching"),
     ("nextcloud/site.conf", "php"),
     ("quickstart.conf", "examples"),
     ("wordpress/site.conf", "php"),

@@ -12,12 +12,13 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 const SERVER: &str = "status_zone s; location / { status_zone l; proxy_pass http://u; } \
+                      location /kept { proxy_pass http://u/; proxy_cache answers; proxy_cache_valid 1h; } \
                       location /status { stub_status; } location /api { api; }";
 
 fn http(peer: &Backend) -> String {
     format!(
         "limit_req_zone $uri zone=r:1m rate=1000r/s; limit_conn_zone $uri zone=c:1m; \
-         resolver 127.0.0.1:1 status_zone=dns; \
+         resolver 127.0.0.1:1 status_zone=dns; proxy_cache_path kept keys_zone=answers:64k max_size=10m; \
          upstream u {{ zone u 64k; queue 3; server {} max_conns=9; server 127.0.0.1:1 down; }}",
         peer.address()
     )

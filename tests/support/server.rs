@@ -93,6 +93,11 @@ impl Server {
         self.program.wait(wait::SOON)
     }
 
+    /// Starts it again over the same directory, after its end.
+    pub(crate) fn again(&mut self) {
+        self.program = start(&binary(), self.dir.path(), self.port);
+    }
+
     /// The master's process id.
     pub(crate) fn master(&self) -> i32 {
         self.program.pid()

@@ -7,12 +7,12 @@
 //! notice, except where `CI` is set: there its absence is a failure. `TIDEGATE_TEST_BINARY` puts another program in
 //! tidegate's place; nginx against nginx shows that the harness itself sees no difference where there is none.
 
-mod backend;
+pub(crate) mod backend;
 mod cases;
 mod compare;
 mod faults;
 mod malformed;
 mod pairs;
 mod picks;
-mod support;
+pub(crate) mod support;
 mod wire;

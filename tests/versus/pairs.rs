@@ -60,6 +60,7 @@ impl Stage {
 
     fn run(&self, program: &Path, conf: &str, requests: &str) -> Run {
         let dir = self.dir.path();
+        fs::create_dir(dir.join("cache")).expect("mkdir");
         fs::write(dir.join("nginx.conf"), whole_file(&self.fill(conf), dir)).expect("write");
         let mut server = server::start(program, dir, self.ports[0]);
         let mut conversations = Vec::new();
@@ -71,6 +72,8 @@ impl Stage {
             }
         }
         server.finish();
+        // What one has kept is nothing to the other.
+        fs::remove_dir_all(dir.join("cache")).expect("remove");
         Run { conversations, logs: take_logs(dir) }
     }
 
@@ -204,6 +207,7 @@ configurations! {
     balancing,
     body_size,
     browser,
+    cache,
     changed_variables,
     core,
     dav,

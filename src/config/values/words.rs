@@ -54,7 +54,12 @@ impl FromArgs for TempPath {
         };
         let levels = args.words().iter().skip(1).map(level).collect::<Result<_, _>>()?;
         let path = args.scope.path(&args.word(0).value);
-        args.scope.refer(Kind::TempFolder, path.as_os_str().as_bytes(), args.word(0).span);
+        let folder = path.as_os_str().as_bytes();
+        let handle = args.scope.refer(Kind::TempFolder, folder, args.word(0).span);
+        if let Some(cache) = args.scope.names(Kind::TempFolder)[handle.0 as usize].defined {
+            let text = [b"the same path name \"", folder, b"\" used"].concat();
+            return Err(Fault::at(args.statement.name.span, text).also(cache, "used here"));
+        }
         Ok(Self { path, levels, built_in: false })
     }
 }

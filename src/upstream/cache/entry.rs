@@ -516,3 +516,6 @@ fn open(path: &Path, at_least: usize) -> io::Result<(Opened, u64)> {
     let opened = Opened { file: Arc::new(file), uniq: facts.ino(), length: facts.len(), start: start.into() };
     Ok((opened, facts.blocks() * 512))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use super::{
     zone::{Out, Shared, Zone},
 };
 use crate::{
-    http::{Http, files::errno, worker::wall},
+    http::{Http, clock::wall, files::errno},
     observe::error_log::Level,
 };
 use std::{

@@ -418,19 +418,4 @@ impl Choices for Methods {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::http::testing::http_fault;
-
-    #[test]
-    fn a_name_stands_for_one_cache() {
-        for (directives, text) in [
-            ("proxy_cache_path /a keys_zone=x:1m; proxy_cache_path /b keys_zone=x:1m;", "duplicate zone \"x\""),
-            (
-                "proxy_cache_path /a keys_zone=x:1m; fastcgi_cache_path /b keys_zone=x:1m;",
-                "the shared memory zone \"x\" is already declared for a different use",
-            ),
-        ] {
-            assert_eq!(http_fault(directives), text);
-        }
-    }
-}
+mod tests;

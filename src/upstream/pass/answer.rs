@@ -175,10 +175,12 @@ pub(super) fn respond(
         exchange.tunnel_timeout = job.rules.passing.read_timeout.0;
     }
     let buffered = buffering(job.rules.passing, &head.fields) && !response.upgrade;
-    let kept = if buffered { cached::keep(exchange, job, &head) } else { None };
+    let kept = if buffered { cached::keep(exchange, job, &mut head) } else { None };
     // What is not kept by now never will be.
     exchange.state.upstream.cache.entry = None;
-    if let Some((status, zone)) = &exchange.state.upstream.cache.status {
+    if job.rules.caching.is_some()
+        && let Some((status, zone)) = &exchange.state.upstream.cache.status
+    {
         body.count_for(Arc::clone(zone), *status);
     }
     let is_kept = kept.is_some();

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::{rc::Rc, sync::Arc};
+use std::{mem, rc::Rc, sync::Arc};
 
 /// What a request remembers of its cache.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub struct State {
     given: bool,
     /// An upstream is asked whether an old one still holds (`_cache_revalidate`).
     revalidate: bool,
+    /// What it is asked by: when that was modified, -1 if it does not say, and its `ETag`.
+    asked: Option<Box<(i64, Bytes)>>,
 }
 
 impl State {
@@ -52,8 +54,8 @@ impl State {
     }
 
     /// An old answer, of which the upstream is asked whether it still holds.
-    fn doubted(&self) -> Option<&Entry> {
-        self.entry.as_deref().filter(|_| self.revalidate && self.is(Status::Expired))
+    fn doubted(&self) -> Option<&(i64, Bytes)> {
+        self.asked.as_deref().filter(|_| self.is(Status::Expired))
     }
 
     /// There is a cache, and the answer is of it or on its way to it.
@@ -81,9 +83,9 @@ impl State {
 
 /// The request was passed on, and has its answer: counts it unless that was of the cache after all. The body of an
 /// upstream's is counted when it ends.
-pub(super) fn count(exchange: &Exchange) {
+pub(super) fn count(exchange: &Exchange, job: &Job<'_>) {
     let state = &exchange.state.upstream.cache;
-    if !state.given {
+    if job.rules.caching.is_some() && !state.given {
         state.count(0);
     }
 }
@@ -96,9 +98,9 @@ pub const OWN: [&str; 6] =
 /// The fields that ask whether an old answer still holds: `If-Modified-Since` and `If-None-Match`; empty where there is
 /// nothing to ask by.
 pub fn questions(exchange: &Exchange) -> (Bytes, Bytes) {
-    let Some(entry) = exchange.state.upstream.cache.doubted() else { return Default::default() };
-    let since = (entry.last_modified != -1).then(|| Bytes::from(dates::http_date(entry.last_modified)));
-    (since.unwrap_or_default(), entry.etag.clone())
+    let Some((modified, etag)) = exchange.state.upstream.cache.doubted() else { return Default::default() };
+    let since = (*modified != -1).then(|| Bytes::from(dates::http_date(*modified)));
+    (since.unwrap_or_default(), etag.clone())
 }
 
 /// Answers from the cache. Goes on where the upstream has to be asked.
@@ -169,6 +171,7 @@ async fn find(exchange: &mut Exchange, rules: &Rules<'_>, caching: &Caching, dia
         }
         Found::Stale | Found::Updating => {
             entry.expire();
+            state.asked = state.revalidate.then(|| Box::new((entry.last_modified, entry.etag.clone())));
             Status::Expired
         }
         Found::Nothing => Status::Miss,
@@ -330,18 +333,24 @@ fn revalidated(exchange: &mut Exchange, job: &Job<'_>, caching: &Caching, entry:
 }
 
 /// Has the answer kept that is on its way to the client, if it may be. It was asked for as often as it takes.
-pub(super) fn keep(exchange: &mut Exchange, job: &Job<'_>, head: &ResponseHead) -> Option<Box<Store>> {
+pub(super) fn keep(exchange: &mut Exchange, job: &Job<'_>, head: &mut ResponseHead) -> Option<Box<Store>> {
     let mut entry = exchange.state.upstream.cache.entry.take()?;
     let caching = job.rules.caching?;
     entry.close();
-    if caching.no_cache.test(exchange) {
+    // What speaks against it may be a field of this answer.
+    mem::swap(&mut exchange.upstream_fields, &mut head.fields);
+    let not = caching.no_cache.test(exchange);
+    mem::swap(&mut exchange.upstream_fields, &mut head.fields);
+    if not {
         return None;
     }
     // Nobody has looked for it yet.
     if exchange.state.upstream.cache.is(Status::Bypass) && !entry.create(exchange) {
         return None;
     }
-    if !entry.keeps || !remember_until(exchange, caching, &mut entry, head.status) {
+    // An answer without a head has no status.
+    let status = if head.version == (0, 9) { 0 } else { head.status };
+    if !entry.keeps || !remember_until(exchange, caching, &mut entry, status) {
         return None;
     }
     let dated = matches!(head.status, 200 | 206);

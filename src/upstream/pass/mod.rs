@@ -72,7 +72,7 @@ pub async fn pass(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
     if let Phase::Break(Break::Status(status)) = phase {
         cached::failed(exchange, job, status);
     }
-    cached::count(exchange);
+    cached::count(exchange, job);
     exchange.state.upstream.cache.entry = None;
     choose::keep_cookie(exchange);
     phase

@@ -145,7 +145,9 @@ fn caches(text: &mut Text, caches: &[(String, Arc<Zone>)]) {
     for (name, help, value) in counts {
         let name = format!("tidegate_cache_miss_{name}_written_total");
         let mut family = text.family(&name, Counter, help);
-        caches.iter().for_each(|(name, zone)| family.sample(&[("zone", name)], value(zone.tally(Status::Miss))));
+        for (cache, zone) in caches {
+            family.sample(&[("zone", cache)], value(zone.tally(Status::Miss)));
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use super::retry;
 use crate::{
     http::{
         Http,
+        clock::wall,
         modules::resolver::{Failure, Log, lookup_for_a_time, lookup_service},
-        worker::wall,
     },
     observe::error_log::Level,
     upstream::{

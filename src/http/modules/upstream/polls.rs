@@ -3,7 +3,8 @@
 use crate::{
     http::{
         Http,
-        worker::{Worker, wall_millis},
+        clock::wall_millis,
+        worker::Worker,
     },
     observe::error_log::Level,
     upstream::{

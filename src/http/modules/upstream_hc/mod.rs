@@ -18,7 +18,7 @@ pub use runner::watch;
 use super::Room;
 use crate::{
     config::{Contexts, Directive, HTTP, LOCATION, List, Module},
-    http::{Http, worker::wall_millis},
+    http::{Http, clock::wall_millis},
 };
 use args::HealthCheck;
 use matching::Match;

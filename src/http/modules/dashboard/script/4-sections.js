@@ -1,4 +1,4 @@
-// The other parts of the page: overview, zones, limits, resolvers, workers.
+// The other parts of the page: overview, zones, caches, limits, resolvers, workers.
 
 /** One figure of the overview. */
 class Tile {
@@ -27,6 +27,7 @@ const tiles = {
 byId('overview').append(...Object.values(tiles).map((tile) => tile.element));
 
 const totals = new Track();
+const cacheTracks = new Map();
 const zoneTracks = { server_zones: new Map(), location_zones: new Map() };
 
 /** Remembers the readings of the zones of one kind; forgets zones that have gone. */
@@ -34,6 +35,22 @@ function trackZones(at, kind, zones) {
   remember(zoneTracks[kind], at, new Map(Object.entries(zones)),
     ({ requests, discarded, received, sent, request_time_hist: hist }) =>
       ({ requests, discarded, received, sent, hist }));
+}
+
+/** How requests fare with a cache: what it gives, and what has to be fetched. */
+const GIVEN = ['hit', 'stale', 'updating', 'revalidated'];
+const FETCHED = ['miss', 'expired', 'bypass'];
+
+/** The sum of one number over ways to fare. */
+const over = (cache, ways, name) => ways.reduce((sum, way) => sum + (cache[way]?.[name] ?? 0), 0);
+
+/** Remembers the readings of caches, for longer than those of zones: few requests make no ratio. */
+function trackCaches(at, caches) {
+  remember(cacheTracks, at, new Map(Object.entries(caches)), (cache) => ({
+    given: over(cache, GIVEN, 'responses'),
+    fetched: over(cache, FETCHED, 'responses'),
+    written: over(cache, FETCHED, 'bytes_written'),
+  }));
 }
 
 /** The histograms of all zones as one. */
@@ -156,17 +173,7 @@ function zoneTable(kind, caption) {
         lines(cell, perSecond(trackOf(zone)?.rate('requests')), count(zone.requests));
       },
     },
-    {
-      head: 'Last minute',
-      kind: 'course',
-      show(cell, zone) {
-        if (!cell.spark) {
-          cell.spark = new Spark();
-          cell.append(cell.spark.element);
-        }
-        cell.spark.update(trackOf(zone)?.course('requests') ?? []);
-      },
-    },
+    lastMinute(trackOf, 'requests'),
     {
       ...figure('Under way', (zone) => zone.processing),
       wanted: (zones) => zones.some((zone) => zone.processing !== undefined),
@@ -190,11 +197,83 @@ function zoneTable(kind, caption) {
 
 const figure = (head, read, title) =>
   ({ head, title, number: true, show: (cell, item) => lines(cell, count(read(item))) });
+const lastMinute = (trackOf, name, title) => ({
+  head: 'Last minute',
+  kind: 'course',
+  title,
+  show(cell, item) {
+    if (!cell.spark) {
+      cell.spark = new Spark();
+      cell.append(cell.spark.element);
+    }
+    cell.spark.update(trackOf(item)?.course(name) ?? []);
+  },
+});
 const named = (head) => ({ head, row: true, show: (cell, item) => say(cell, item.name) });
+
+/** The table of caches. */
+function cacheTable() {
+  const trackOf = (cache) => cacheTracks.get(cache.name);
+  const ways = (head, title, ...names) => ({
+    head,
+    title,
+    number: true,
+    show(cell, cache) {
+      lines(cell, count(over(cache, names, 'responses')), bytes(over(cache, names, 'bytes')));
+    },
+  });
+  return new Table('Caches', [
+    {
+      head: 'Cache',
+      row: true,
+      title: 'Loading: files of an earlier process are still being found',
+      show: (cell, cache) => lines(cell, cache.name, cache.cold ? 'loading' : ''),
+    },
+    {
+      head: 'Size',
+      number: true,
+      kind: 'size',
+      title: 'What its files take on the disk; below, of how much',
+      show(cell, cache) {
+        const most = cache.max_size;
+        lines(cell, bytes(cache.size), most === undefined ? 'no limit' : `${percent(cache.size, most)} of ${bytes(most)}`);
+      },
+    },
+    {
+      head: 'Hit ratio',
+      number: true,
+      title: 'The part of all answers that it gave in the last minute; below, ever since. '
+        + 'What is fetched in the background counts as fetched.',
+      show(cell, cache) {
+        const window = trackOf(cache)?.window(60);
+        const [given, fetched] = ['given', 'fetched'].map((name) => window
+          ? window.last.values[name] - window.old.values[name] : NaN);
+        const [all, others] = [over(cache, GIVEN, 'responses'), over(cache, FETCHED, 'responses')];
+        lines(cell, percent(given, given + fetched), all + others > 0 ? `${percent(all, all + others)} in all` : '');
+      },
+    },
+    lastMinute(trackOf, 'given', 'Answers that it gave'),
+    ways('Hit', 'Fresh answers', 'hit'),
+    ways('Stale', 'Old answers, for want of better ones or while they were fetched anew', 'stale', 'updating'),
+    ways('Revalidated', 'Old answers that still held', 'revalidated'),
+    ways('Miss', 'Answers that were not there', 'miss'),
+    ways('Expired', 'Answers that were too old', 'expired'),
+    ways('Bypassed', 'Answers that were not looked for', 'bypass'),
+    {
+      head: 'Written',
+      number: true,
+      title: 'Bytes of files that were stored',
+      show(cell, cache) {
+        lines(cell, `${bytes(trackOf(cache)?.rate('written'))}/s`, bytes(over(cache, FETCHED, 'bytes_written')));
+      },
+    },
+  ], (cache) => cache.name, 1000);
+}
 
 const tables = {
   server_zones: zoneTable('server_zones', 'Server zones'),
   location_zones: zoneTable('location_zones', 'Location zones'),
+  caches: cacheTable(),
   limit_reqs: new Table('Limits of request rates', [
     named('limit_req zone'),
     figure('Passed', (zone) => zone.passed),
@@ -236,6 +315,7 @@ const tables = {
 for (const [section, names] of Object.entries({
   'server-zones': ['server_zones'],
   'location-zones': ['location_zones'],
+  caches: ['caches'],
   limits: ['limit_reqs', 'limit_conns'],
   resolvers: ['resolvers'],
   workers: ['workers'],

@@ -13,6 +13,7 @@ const QUICK = {
   requests: 'http/requests',
   server_zones: 'http/server_zones/',
   location_zones: 'http/location_zones/',
+  caches: 'http/caches/',
   upstreams: 'http/upstreams/',
 };
 const SLOW = {
@@ -110,6 +111,9 @@ function show(at, fresh) {
     if (fresh[kind]) {
       trackZones(at, kind, fresh[kind]);
     }
+  }
+  if (fresh.caches) {
+    trackCaches(at, fresh.caches);
   }
   showOverview(at, latest);
   showUpstreams(latest.upstreams);
