@@ -28,7 +28,7 @@ pub enum Kind {
     Variable,
     Upstream,
     Zone,
-    /// A cache of upstreams' answers, by its name, and by that behind the directive that defines it.
+    /// A cache of upstreams' answers, by its name, and by that with the directive before it.
     Cache,
     /// A `status_zone` of servers.
     ServerZone,

@@ -24,6 +24,11 @@ pub struct Zone<T> {
     tally: OnceLock<Arc<Tally>>,
 }
 
+/// `ngx_shared_memory_add`: a zone of this name is something else already.
+pub fn other_use(name: &[u8]) -> Vec<u8> {
+    [b"the shared memory zone \"", name, b"\" is already declared for a different use"].concat()
+}
+
 /// What the keys of a zone are counted in.
 pub trait Counts {
     /// Nothing is counted yet, and the keys may take so many bytes.
@@ -38,6 +43,9 @@ impl<T: Counts> Zone<T> {
             return Err(no_zone(args));
         }
         let at = args.statement.name.span;
+        if let Some(earlier) = args.scope.first_use(Kind::Cache, name) {
+            return Err(Fault::at(at, other_use(name)).also(earlier, "defined here"));
+        }
         let (handle, earlier) = args.scope.define(Kind::Zone, name, at);
         let key_text = args.word(0).text().into_owned();
         let name = String::from_utf8_lossy(name).into_owned();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The manager looks every ten seconds.
-const LATER: Duration = Duration::from_secs(40);
+pub(super) const LATER: Duration = Duration::from_secs(40);
 
 /// Ends the server and starts another one over the same files.
 pub(super) fn restart(site: &mut Site) {

@@ -414,7 +414,9 @@ fn a_redirect_inside_is_not_kept_and_its_target_may_be() {
 
 #[test]
 fn many_clients_at_once_see_what_they_asked_for() {
-    let site = Site::new("", "proxy_cache_lock on;", |request| match request.target() {
+    let conf = "proxy_cache_path cache keys_zone=z:1m; server { listen 127.0.0.1:%PORT%; \
+                location / { proxy_cache z; proxy_cache_lock on; proxy_pass http://%ORIGIN%; } }";
+    let site = Site::threaded(conf, |request| match request.target() {
         "/old" => text("200 OK", OLD, request.target()),
         path => text("200 OK", KEPT, path),
     });

@@ -4,7 +4,6 @@ use super::{Gate, KEPT, OLD, Site, begin, seen, text};
 use crate::support::backend::Reply;
 use crate::support::client::Connection;
 use crate::support::replaced;
-use crate::support::server::Server;
 use crate::support::wait::{SOON, until};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,11 +35,7 @@ fn of_many_that_ask_at_once_one_reaches_the_upstream() {
                     proxy_pass http://%ORIGIN%; } }";
         let site = match threads {
             1 => Site::of(conf, numbered([&gate], KEPT)),
-            _ => {
-                let (origin, port) = (super::Origin::new(numbered([&gate], KEPT)), crate::support::ports::free_port());
-                let server = Server::threaded(port, &super::filled(conf, port, &origin));
-                Site { server, origin, port }
-            }
+            _ => Site::threaded(conf, numbered([&gate], KEPT)),
         };
         let all: Vec<_> = (0..20).map(|_| begin(site.port, "/")).collect();
         site.origin.has(1);

@@ -1,5 +1,6 @@
 //! Caches: which answers are kept, for how long, and what is given of them; the files, and who else may use them.
 
+mod corners;
 mod exchange;
 mod files;
 mod giving;
@@ -111,6 +112,13 @@ impl Site {
     fn of(conf: &str, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let (origin, port) = (Origin::new(script), free_port());
         let server = Server::http(port, &filled(conf, port, &origin));
+        Self { server, origin, port }
+    }
+
+    /// The same with three threads.
+    fn threaded(conf: &str, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let (origin, port) = (Origin::new(script), free_port());
+        let server = Server::threaded(port, &filled(conf, port, &origin));
         Self { server, origin, port }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     },
     http::{
         exchange::{Exchange, Method},
+        limit_zone::other_use,
         template::{AnyOf, Template},
     },
     syntax::{Fault, Span, Word},
@@ -253,14 +254,10 @@ impl FromArgs for Arc<Zone> {
         let own = [args.statement.name.value.as_slice(), b":", &path.name].concat();
         let (_, same) = args.scope.define(Kind::Cache, &own, at);
         let (_, earlier) = args.scope.define(Kind::Cache, &path.name, at);
-        if let Some(earlier) = earlier {
+        if let Some(earlier) = earlier.or_else(|| args.scope.first_use(Kind::Zone, &path.name)) {
             let text = match same {
                 Some(_) => [b"duplicate zone \"", &path.name[..], b"\""].concat(),
-                None => {
-                    let (before, behind) =
-                        (&b"the shared memory zone \""[..], &b"\" is already declared for a different use"[..]);
-                    [before, &path.name, behind].concat()
-                }
+                None => other_use(&path.name),
             };
             return Err(Fault::at(at, text).also(earlier, "defined here"));
         }

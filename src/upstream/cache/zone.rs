@@ -93,6 +93,8 @@ struct Node {
     uses: usize,
     /// There is a file.
     exists: bool,
+    /// There is one that is not the answer any more, and has to go with the key.
+    left: bool,
     /// The file's number, to notice another one in its place.
     uniq: u64,
     body_start: usize,
@@ -225,9 +227,10 @@ impl Zone {
         }
         let over = node.error != 0 && node.valid < now;
         if is_new || over {
-            let freed = if node.exists { node.fs_size } else { 0 };
             *node = Node {
                 expire,
+                left: node.exists || node.left,
+                fs_size: node.fs_size,
                 count: node.count,
                 uses: node.uses,
                 updating: node.updating,
@@ -235,7 +238,6 @@ impl Zone {
                 waiting: node.waiting.take(),
                 ..Node::default()
             };
-            nodes.size = nodes.size.saturating_sub(freed);
             return (Known::New, Facts::default());
         }
         let known = match () {
@@ -294,10 +296,11 @@ impl Zone {
     pub(super) fn found(&self, digest: &Digest, facts: Facts) {
         let mut nodes = self.lock();
         let Some(node) = nodes.all.get_mut(digest).filter(|node| !node.exists) else { return };
-        node.exists = true;
+        let before = node.fs_size;
+        (node.exists, node.left) = (true, false);
         node.uses = 1;
         node.set(facts);
-        nodes.size += facts.fs_size;
+        nodes.size = (nodes.size + facts.fs_size).saturating_sub(before);
     }
 
     /// A new file is in its place, or could not be put there (`ngx_http_file_cache_update`). The request has no more to
@@ -308,7 +311,10 @@ impl Zone {
         let before = node.fs_size;
         node.count = node.count.saturating_sub(1);
         node.error = 0;
-        node.exists |= facts.is_ok();
+        if facts.is_ok() {
+            // Should the one before it just be removed, this one may stay.
+            (node.exists, node.left, node.deleting) = (true, false, false);
+        }
         node.set(facts.unwrap_or_else(|body_start| Facts { body_start, ..Facts::default() }));
         node.end_update();
         let after = node.fs_size;
@@ -326,7 +332,7 @@ impl Zone {
             if valid != 0 {
                 node.valid = valid;
             }
-        } else if !node.exists && node.count == 0 && min_uses == 1 {
+        } else if !node.exists && !node.left && node.count == 0 && min_uses == 1 {
             nodes.all.remove(digest);
         }
     }
@@ -389,9 +395,12 @@ impl Zone {
         let mut nodes = self.lock();
         let Some(node) = nodes.all.get_mut(digest) else { return };
         node.count = node.count.saturating_sub(1);
-        node.deleting = false;
-        if node.count == 0 {
+        // Another one has come meanwhile, unless it was that one that was removed.
+        let stays = !std::mem::take(&mut node.deleting) && node.exists && self.file(digest).exists();
+        if node.count == 0 && !stays {
+            let freed = node.fs_size;
             nodes.all.remove(digest);
+            nodes.size = nodes.size.saturating_sub(freed);
         }
     }
 
@@ -463,7 +472,7 @@ impl Nodes {
 
     fn begin_delete(&mut self, digest: Digest) -> Out {
         let Some(node) = self.all.get_mut(&digest) else { return Out::Forgotten };
-        if !node.exists {
+        if !node.exists && !node.left {
             self.all.remove(&digest);
             return Out::Forgotten;
         }

@@ -3,6 +3,7 @@
 
 use crate::{
     config::{Args, FromArgs, Kind, Scope, Slot, values::parse_size},
+    http::limit_zone::other_use,
     syntax::{Fault, Line, Span},
 };
 use std::ops::RangeInclusive;
@@ -74,11 +75,11 @@ pub(super) fn check<'z>(zones: impl Iterator<Item = (&'z str, &'z Zone)>, scope:
     for (upstream, zone) in zones {
         let name = String::from_utf8_lossy(&zone.name);
         let earlier = known.iter_mut().find(|(_, earlier)| earlier.name == zone.name);
-        let other_use = limits.iter().any(|limit| limit.name == zone.name)
+        let otherwise = scope.first_use(Kind::Cache, &zone.name).is_some()
+            || limits.iter().any(|limit| limit.name == zone.name)
             || earlier.as_ref().is_some_and(|(_, earlier)| earlier.sessions != zone.sessions);
-        if other_use {
-            let text = format!("the shared memory zone \"{name}\" is already declared for a different use");
-            scope.fault(zone.fault(text));
+        if otherwise {
+            scope.fault(zone.fault(other_use(&zone.name)));
             continue;
         }
         let Some((owner, earlier)) = earlier else {

@@ -326,3 +326,49 @@ fn words_and_counts_stand_for_how_a_request_fared() {
     assert_eq!(zone.tally(Status::Hit).bytes.get(), 0);
     assert_eq!(zone.file(&key(0xab)), std::path::Path::new("/c/b/ba").join("ab".repeat(16)));
 }
+
+#[test]
+fn a_file_that_is_not_the_answer_any_more_goes_with_its_key() {
+    let zone = zone();
+    let at = |now| zone.hold(&key(1), 1, false, now).0;
+    keep(&zone, 1, 4096);
+    assert_eq!(at(100), file());
+    // It was too old, and an error came in its place.
+    zone.release(&key(1), Some((502, 110)), 1);
+    assert_eq!((at(111), zone.size().0), (Known::New, 4096));
+    zone.release(&key(1), None, 1);
+    assert_eq!(zone.force_one(), Out::Delete(key(1)));
+    zone.deleted(&key(1));
+    assert_eq!((zone.force_one(), zone.size().0), (Out::Wait(10), 0));
+    // Or another answer comes.
+    keep(&zone, 1, 4096);
+    at(100);
+    zone.release(&key(1), Some((502, 110)), 1);
+    at(111);
+    zone.stored(&key(1), Ok(Facts { fs_size: 512, ..FILE }));
+    assert_eq!((at(111), zone.size().0), (file(), 512));
+}
+
+#[test]
+fn a_file_that_comes_while_another_one_is_removed_is_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let zone = Zone::new(CachePath { levels: vec![], ..path(folder.path().to_str().unwrap()) });
+    for arrived in [true, false] {
+        keep(&zone, 1, 4096);
+        assert_eq!(zone.force_one(), Out::Delete(key(1)));
+        ask(&zone, 1);
+        if arrived {
+            std::fs::write(zone.file(&key(1)), "new").unwrap();
+        }
+        zone.stored(&key(1), Ok(Facts { fs_size: 512, ..FILE }));
+        zone.deleted(&key(1));
+        assert_eq!(zone.size().0, if arrived { 512 } else { 0 });
+        assert_eq!(ask(&zone, 1), if arrived { file() } else { Known::New });
+        zone.release(&key(1), None, 1);
+        if arrived {
+            std::fs::remove_file(zone.file(&key(1))).unwrap();
+            assert_eq!(zone.force_one(), Out::Delete(key(1)));
+            zone.deleted(&key(1));
+        }
+    }
+}
