@@ -85,21 +85,25 @@ fn shouted(fields: &Fields) -> Fields {
 /// Only the fields that steer do, however they are spelt; one that is ignored might as well not be there; and what is
 /// kept can be written down.
 fn policy(fields: &Fields, now: i64) -> Said {
-    let nothing = Said { keep: true, validity: Validity::default(), vary: Bytes::new() };
+    let nothing = Said { keep: true, barred: false, validity: Validity::default(), vary: Bytes::new() };
     let own = some(fields, |name| STEERING.iter().any(|(known, _)| known.as_bytes() == name));
     for chosen in 0..1 << STEERING.len() {
         let ignored = |at: usize| chosen >> at & 1 == 1;
         let bits = (0..STEERING.len()).filter(|at| ignored(*at)).map(|at| STEERING[at].1).sum();
         let ignore = Mask::of(bits);
-        let said = policy::read(fields, ignore, now);
-        assert_eq!(policy::read(&own, ignore, now), said, "the others are nothing to it");
-        assert_eq!(policy::read(&shouted(fields), ignore, now), said, "however they are spelt");
+        let said = policy::read(fields, ignore, now, Validity::default());
+        assert_eq!(policy::read(&own, ignore, now, Validity::default()), said, "the others are nothing to it");
+        assert_eq!(policy::read(&shouted(fields), ignore, now, Validity::default()), said, "however they are spelt");
         let heeded = some(&own, |name| {
             let at = STEERING.iter().position(|(known, _)| known.as_bytes() == name);
             // That there is an X-Accel-Expires matters though it is ignored.
             name == b"x-accel-expires" || at.is_some_and(|at| !ignored(at))
         });
-        assert_eq!(policy::read(&heeded, ignore, now), said, "without those that are ignored: {bits}");
+        assert_eq!(
+            policy::read(&heeded, ignore, now, Validity::default()),
+            said,
+            "without those that are ignored: {bits}"
+        );
         if chosen == (1 << STEERING.len()) - 1 {
             assert_eq!(said, nothing);
         }
@@ -113,7 +117,7 @@ fn policy(fields: &Fields, now: i64) -> Said {
         assert!(!said.keep || said.vary.len() <= 128, "{said:?}");
         assert!(said.vary.is_empty() || fields.contains("vary") && !ignored(0), "{said:?}");
     }
-    policy::read(fields, Mask::of(0), now)
+    policy::read(fields, Mask::of(0), now, Validity::default())
 }
 
 /// A variant depends on the key and on the fields that are named, and on nothing else.

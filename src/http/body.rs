@@ -290,6 +290,13 @@ impl Pieces for Outgoing {
         self.body.take_file()
     }
 
+    fn file_ended(&mut self, at: u64) {
+        if let Some(exchange) = &self.exchange {
+            exchange.log(Level::Alert, &format!("sendfile() reported that the file was truncated at {at}"));
+        }
+        self.finish(false);
+    }
+
     fn trailers(&mut self) -> Bytes {
         let Some(exchange) = self.exchange.as_mut().filter(|_| self.trailers) else { return Bytes::new() };
         if let Some(upstream) = self.body.upstream() {

@@ -89,6 +89,11 @@ impl Clock {
         self.wall.get()
     }
 
+    /// Seconds since the epoch, as nginx compares them.
+    pub fn unix(&self) -> i64 {
+        i64::try_from(self.now().as_secs()).unwrap_or(i64::MAX)
+    }
+
     /// Milliseconds since the epoch.
     pub fn millis(&self) -> u64 {
         millis(self.now())

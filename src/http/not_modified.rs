@@ -43,8 +43,8 @@ pub fn filter(exchange: &mut Exchange, response: &mut Response) -> Result<(), u1
             response.forget_length();
             response.fields.remove("content-encoding");
             if let Some(body) = response.body.upstream() {
-                // It may be kept all the same.
-                body.read_out(&exchange.connection.worker);
+                body.report(exchange);
+                response.aside = Body::Upstream(body.share());
             }
             response.body = Body::Empty;
         }

@@ -90,8 +90,17 @@ async fn conclude(exchange: &mut Exchange, mut ended: Phase) -> Option<Box<Respo
     loop {
         let redirect = match ended {
             Phase::Break(Break::Answer(mut response)) => match filters(exchange, &mut response) {
-                Ok(()) => return Some(response),
+                Ok(()) => {
+                    if let Some(aside) = response.aside.upstream() {
+                        aside.read_out(&exchange.connection.worker);
+                    }
+                    return Some(response);
+                }
                 Err(instead) => {
+                    if let Some(body) = response.upstream() {
+                        body.discard();
+                        body.report(exchange);
+                    }
                     ended = Phase::Break(instead);
                     continue;
                 }

@@ -7,6 +7,7 @@ use super::{
     status,
     validators::weak_etag,
 };
+use crate::upstream::body::UpstreamBody;
 use bytes::Bytes;
 
 /// An answer. The fields that nginx treats apart have a place of their own; the rest is a list in order.
@@ -46,6 +47,8 @@ pub struct Response {
     /// Everything else, in order, names as they will be written.
     pub fields: Fields,
     pub body: Body,
+    /// The body of an upstream that the client does not get, and that is kept all the same.
+    pub aside: Body,
     /// Fields follow behind the body.
     pub trailers: bool,
     /// Those of an upstream's answer do, if it has any and the framing lets them.
@@ -78,6 +81,11 @@ impl Response {
             body: Body::from(body),
             ..Self::new(status)
         }
+    }
+
+    /// The body of an upstream in it, whoever gets it.
+    pub fn upstream(&self) -> Option<&UpstreamBody> {
+        self.aside.upstream().or_else(|| self.body.upstream())
     }
 
     /// Ends the phases with this answer.
@@ -196,7 +204,8 @@ pub fn head(exchange: &Exchange, response: &Response, framing: Framing, keepaliv
     if !response.without.date && response.fields.get("date").is_none() {
         exchange.connection.worker.clock.write_date(&mut out);
     }
-    if response.status != 204 {
+    // An upstream's may have one.
+    if response.status != 204 || response.status_line.is_some() {
         content_type(&mut out, response);
     }
     if let Framing::Length(length) = framing {

@@ -3,10 +3,10 @@
 use super::{
     Failure, Outcome, Reason,
     cache::{Status, Zone},
+    lease::Lease,
     link::Link,
     pass,
     peer::Peer,
-    pool::Key,
     selection::Selection,
     shape::Shape,
     spool::{Bounds, Spool},
@@ -175,12 +175,19 @@ impl UpstreamBody {
         }
     }
 
+    /// Something else is answered in its place: it is no part of any answer, and not kept.
+    pub fn discard(&self) {
+        let pipe = &mut *self.0.borrow_mut();
+        pipe.forgone = true;
+        pipe.store = None;
+    }
+
     /// Has it read as fast as it comes (`_buffering`), all of it if it is written to a file in any case.
     pub fn buffer(&self, bounds: Arc<Bounds>) {
         let pipe = &mut *self.0.borrow_mut();
         pipe.bounds = Some(match pipe.store {
             None => bounds,
-            Some(_) => Arc::new(Bounds { file: u64::MAX, ..Bounds::clone(&bounds) }),
+            Some(_) => Arc::new(Bounds { file: u64::MAX, aside: true, ..Bounds::clone(&bounds) }),
         });
     }
 
@@ -319,8 +326,11 @@ impl UpstreamBody {
         tokio::task::spawn_local(async move {
             while let Some(Ok(_)) = poll_fn(|cx| body.0.borrow_mut().poll_whole(cx)).await {}
             let pipe = &mut *body.0.borrow_mut();
+            let http = worker.http();
+            if let Some(failed) = &pipe.failed {
+                http.log(Level::Err, &format!("{failed} while reading upstream"));
+            }
             if let Some(store) = &mut pipe.store {
-                let http = worker.http();
                 store.notes().iter().for_each(|(level, text)| http.log(*level, text));
             }
         });
@@ -574,20 +584,5 @@ impl Drop for Pipe {
             }
         }
         self.release(false);
-    }
-}
-
-/// A connection that belongs to one request until its answer has ended. Dropped before, it is closed.
-pub struct Lease {
-    pub worker: Rc<Worker>,
-    pub key: Key,
-    pub link: Box<Link>,
-    /// It may serve others afterwards.
-    pub keep: bool,
-}
-
-impl Lease {
-    fn give_back(self, rest: Option<AnswerBody>) {
-        self.worker.pool.put(&self.key, self.link, rest, self.worker.clock.instant());
     }
 }

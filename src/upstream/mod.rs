@@ -17,6 +17,7 @@ pub mod failure;
 pub mod group;
 pub mod grpc;
 pub mod health;
+pub mod lease;
 pub mod link;
 pub mod load;
 pub mod local;

@@ -24,6 +24,8 @@ pub struct Bounds {
     pub file: u64,
     /// `_temp_file_write_size`: of what is written at a time.
     pub write: usize,
+    /// The answer is written to another file in any case: that this one is there is no news.
+    pub aside: bool,
     /// `_temp_path`
     pub folder: TempPath,
 }
@@ -117,7 +119,9 @@ impl Spool {
             match temp_files::create_unnamed(&self.bounds.folder) {
                 Ok((file, path)) => {
                     let text = "an upstream response is buffered to a temporary file";
-                    self.notes.push((Level::Warn, format!("{text} {} while reading upstream", path.display())));
+                    if !self.bounds.aside {
+                        self.notes.push((Level::Warn, format!("{text} {} while reading upstream", path.display())));
+                    }
                     self.file = Some(Overflow { file: Arc::new(file), path, read: 0, written: 0, broken: false });
                 }
                 Err(error) => {
@@ -153,7 +157,7 @@ mod tests {
 
     fn bounds(folder: &std::path::Path, file: u64) -> Arc<Bounds> {
         let folder = TempPath { path: folder.to_owned(), levels: vec![1, 2], built_in: false };
-        Arc::new(Bounds { piece: 4, memory: 10, file, write: 3, folder })
+        Arc::new(Bounds { piece: 4, memory: 10, file, write: 3, aside: false, folder })
     }
 
     fn all(spool: &mut Spool) -> String {

@@ -1,6 +1,6 @@
 //! Which answers are kept, and that only whole ones are.
 
-use super::{Gate, KEPT, OLD, Site, begin, files, holds, seen, text};
+use super::{Gate, KEPT, OLD, Site, begin, files, holds, is_older_than, seen, text};
 use crate::support::backend::Reply;
 use crate::support::client::{Connection, Request};
 use crate::support::replaced;
@@ -32,6 +32,10 @@ fn second(site: &Site, path: &str, status: &'static str, fields: &str) -> String
 
 #[test]
 fn an_answer_is_kept_as_its_fields_say() {
+    // What comes first and what goes first is so since then.
+    if is_older_than(23) {
+        return;
+    }
     let ignore = "proxy_ignore_headers X-Accel-Expires Expires Cache-Control Set-Cookie Vary; proxy_cache_valid 1m;";
     let conf = format!(
         "proxy_cache_path cache keys_zone=z:1m; server {{ listen 127.0.0.1:%PORT%; proxy_cache z; \

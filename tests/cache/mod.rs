@@ -1,5 +1,6 @@
 //! Caches: which answers are kept, for how long, and what is given of them; the files, and who else may use them.
 
+mod beside;
 mod corners;
 mod exchange;
 mod files;
@@ -12,10 +13,13 @@ mod status;
 use crate::support::backend::{Backend, Received, Reply};
 use crate::support::client::{Answer, Connection, Request};
 use crate::support::ports::free_port;
+use crate::support::program::run;
 use crate::support::scratch::Scratch;
 use crate::support::server::Server;
 use crate::support::wait::{SOON, until};
+use crate::support::{binary, replaced};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 
 type Script = dyn Fn(&Received) -> Reply + Send + Sync;
@@ -186,6 +190,18 @@ fn begin(port: u16, path: &str) -> Connection {
     let mut connection = Connection::open(port);
     connection.send(Request::get(path).header("Connection", "close").bytes());
     connection
+}
+
+/// Whether an older nginx than 1.`minor` stands in tidegate's place.
+fn is_older_than(minor: u32) -> bool {
+    if !replaced() {
+        return false;
+    }
+    let mut command = Command::new(binary());
+    command.arg("-v");
+    let told = run(command).stderr;
+    let known: Option<u32> = told.split("nginx/1.").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
+    known.unwrap_or_else(|| panic!("no version of nginx: {told}")) < minor
 }
 
 /// The files in a folder, at any depth.

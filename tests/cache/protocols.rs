@@ -1,6 +1,6 @@
 //! Caches before FastCGI, SCGI and uwsgi, and of answers that are asked for slice by slice.
 
-use super::{KEPT, Site, files, seen, text};
+use super::{KEPT, Site, files, holds, seen, text};
 use crate::support::backend::Reply;
 use crate::support::client::{Connection, Request, get};
 use crate::support::component::find;
@@ -111,6 +111,7 @@ fn what_a_client_asks_for_does_not_reach_whoever_answers_for_all() {
     for (kind, speech) in KINDS {
         let backend = Backend::tcp(kind, speech);
         let server = server(kind, &backend, "");
+        let (folder, mut kept) = (server.dir().path().join("cache"), 0);
         backend.script(Some(script(
             speech,
             &format!("{KEPT}Accept-Ranges: bytes\r\nContent-Length: 4\r\nETag: \"one\"\r\n\r\nbody"),
@@ -120,10 +121,12 @@ fn what_a_client_asks_for_does_not_reach_whoever_answers_for_all() {
             ("/b", "If-None-Match", "\"one\"", 304),
             ("/c", "If-Range", "\"one\"", 200),
         ] {
+            kept += 1;
             for cache in ["MISS", "HIT"] {
                 let request = Request::get(path).header(name, value).header("X-Other", "kept");
                 let answer = Connection::open(server.port()).ask(&request);
                 assert_eq!((answer.status, answer.header("X-Cache")), (status, Some(cache)), "{kind} {name}");
+                holds(&folder, kept);
             }
             let asked = String::from_utf8_lossy(&backend.take_seen().concat()).into_owned();
             assert!(

@@ -1,6 +1,6 @@
 //! How requests fare: the words of `$upstream_cache_status`, and what stands behind each of them.
 
-use super::{Gate, KEPT, OLD, Site, begin, files, holds, seen, text};
+use super::{Gate, KEPT, OLD, Site, begin, files, holds, is_older_than, seen, text};
 use crate::support::backend::Reply;
 use crate::support::wait::{SOON, until};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -140,6 +140,10 @@ fn whoever_fetches_it_anew_in_vain_leaves_that_to_the_next() {
 
 #[test]
 fn in_the_cases_that_are_named_an_old_answer_will_do() {
+    // A length that is none is an invalid header since then.
+    if is_older_than(23) {
+        return;
+    }
     let silent = || Reply::After(Duration::from_secs(2), Box::new(Reply::Close));
     let cases: [(&str, u16, fn() -> Reply); 10] = [
         ("error", 502, || Reply::Close),
@@ -203,6 +207,10 @@ fn an_old_answer_will_do_where_nobody_can_be_asked() {
 
 #[test]
 fn an_answer_says_itself_how_long_its_old_form_will_do() {
+    // Both fields count since then.
+    if is_older_than(23) {
+        return;
+    }
     let fields = "X-Accel-Expires: @1\r\nCache-Control: stale-while-revalidate=2000000000\r\n";
     let site =
         Site::new("", "", move |request| text("200 OK", if request.target() == "/" { fields } else { OLD }, "old"));
@@ -233,6 +241,8 @@ fn an_answer_says_itself_how_long_its_old_form_will_do() {
 fn an_old_answer_is_given_at_once_and_renewed_behind_it() {
     for location in ["proxy_cache_use_stale updating;", ""] {
         let fields = match location {
+            // Both fields count since then.
+            "" if is_older_than(23) => continue,
             "" => "X-Accel-Expires: @1\r\nCache-Control: stale-while-revalidate=2000000000\r\n",
             _ => OLD,
         };

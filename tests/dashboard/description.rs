@@ -31,12 +31,12 @@ fn agrees(api: &str) {
     let (peer, port) = (Backend::named("a"), free_port());
     let body = format!(
         "limit_req_zone $uri zone=site:64k rate=1000r/s; limit_conn_zone $uri zone=connections:64k; \
-         resolver 127.0.0.1:1 status_zone=site; proxy_cache_path kept keys_zone=site:64k max_size=1m; \
+         resolver 127.0.0.1:1 status_zone=site; proxy_cache_path kept keys_zone=kept:64k max_size=1m; \
          upstream app {{ zone app 64k; server {}; server 127.0.0.1:1 backup; server 127.0.0.1:2 down; }} \
          upstream static {{ server 127.0.0.1:1; }} \
          server {{ listen 127.0.0.1:{port}; status_zone site; access_log off; limit_req zone=site; \
          limit_conn connections 99; location / {{ status_zone site; proxy_pass http://app; \
-         proxy_cache site; health_check; }} \
+         proxy_cache kept; health_check; }} \
          location /under/api {{ limit_req zone=site burst=99999 nodelay; {api} }} }}",
         peer.address()
     );

@@ -193,16 +193,14 @@ impl Entry {
     }
 
     fn look(&mut self, exchange: &Exchange, mut again: bool) -> Found {
-        let now = seconds(exchange);
+        let now = exchange.connection.worker.clock.unix();
         loop {
             let (known, facts) = self.zone.hold(&self.digest, self.min_uses, again, now);
             self.held = known != Known::NoRoom;
             let cold = self.zone.is_cold();
             let (otherwise, test) = match known {
                 Known::NoRoom => {
-                    let name = String::from_utf8_lossy(&self.zone.path.name);
-                    let text = format!("could not allocate node in cache keys zone \"{name}\"");
-                    exchange.log(Level::Alert, &text);
+                    exchange.log(Level::Alert, &self.zone.full());
                     return Found::Failed;
                 }
                 Known::TooFew => return Found::Scarce,
@@ -218,7 +216,8 @@ impl Entry {
                 return otherwise;
             }
             let path = self.zone.file(&self.digest);
-            let limit = if facts.body_start > 0 { facts.body_start } else { self.limit };
+            // What is known of it may be of the file before this one.
+            let limit = facts.body_start.max(self.limit);
             let (opened, fs_size) = match open(&path, limit) {
                 Ok(opened) => opened,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -297,7 +296,8 @@ impl Entry {
     /// Begins to have to do with the key, without having looked for an answer (`ngx_http_file_cache_create`). Whether
     /// there is room for it.
     pub fn create(&mut self, exchange: &Exchange) -> bool {
-        let (known, _) = self.zone.hold(&self.digest, self.min_uses, self.held, seconds(exchange));
+        let (known, _) =
+            self.zone.hold(&self.digest, self.min_uses, self.held, exchange.connection.worker.clock.unix());
         self.held = known != Known::NoRoom;
         self.held
     }
@@ -341,9 +341,10 @@ impl Entry {
         self.opened = None;
     }
 
-    /// What a file begins with that holds an answer with this head (`ngx_http_file_cache_set_header`).
-    pub fn begin_file(&mut self, exchange: &Exchange, head: &[u8]) -> Vec<u8> {
-        self.date = seconds(exchange);
+    /// What a file begins with that holds an answer with this head (`ngx_http_file_cache_set_header`). `None` if there is
+    /// no room for its key.
+    pub fn begin_file(&mut self, exchange: &Exchange, head: &[u8]) -> Option<Vec<u8>> {
+        self.date = exchange.connection.worker.clock.unix();
         self.body_start = header_start(self.key.text.len()) + head.len();
         if !self.vary.is_empty() {
             self.variant = key::variant(&self.key.digest, &self.vary, &exchange.head.fields);
@@ -353,11 +354,13 @@ impl Entry {
             self.zone.leave(&self.digest);
             self.turn = None;
             (self.digest, self.held) = (self.key.digest, false);
-            self.create(exchange);
+            if !self.create(exchange) {
+                return None;
+            }
         }
         let mut file = self.header().preamble(&self.key);
         file.extend_from_slice(head);
-        file
+        Some(file)
     }
 
     fn header(&self) -> Header {
@@ -413,7 +416,7 @@ impl Entry {
     /// The answer that was found holds for longer: says so in its file (`ngx_http_file_cache_update_header`).
     pub fn renew(&mut self, exchange: &Exchange, validity: Validity) {
         self.validity = validity;
-        self.date = seconds(exchange);
+        self.date = exchange.connection.worker.clock.unix();
         let path = self.path();
         if let Err(error) = self.rewrite(&path)
             && error.kind() != ErrorKind::NotFound
@@ -487,10 +490,6 @@ impl Drop for Turn {
             zone.give_up(&self.digest, self.time);
         }
     }
-}
-
-fn seconds(exchange: &Exchange) -> i64 {
-    i64::try_from(exchange.connection.worker.clock.now().as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cold]

@@ -68,7 +68,7 @@ fn step(zone: &Zone, http: &Http) -> Duration {
         }
     };
     while zone.is_over() || zone.path.min_free > 0 && free(&zone.path.folder) <= zone.path.min_free {
-        match zone.force_one() {
+        match zone.force_one(now()) {
             Out::Delete(digest) => remove(zone, &digest, http),
             Out::Forgotten | Out::Held(..) => {}
             Out::Wait(seconds) => return Duration::from_secs(seconds),
@@ -132,26 +132,26 @@ fn load(shared: &Weak<Shared>) {
     let Some((zone, http)) = shared.upgrade().and_then(|shared| shared.serving()) else { return };
     let (folder, steps) = (zone.path.folder.clone(), zone.path.loader);
     drop((zone, http));
-    let mut pace = Pace::new(steps);
-    // The folder is there: it was made before anybody served.
-    let walked = walk(&folder, &mut |path, facts| {
-        let (zone, http) = shared.upgrade().and_then(|shared| shared.serving()).ok_or(io::ErrorKind::Interrupted)?;
-        if !know(&zone, &http, path, facts) {
-            unlink(path, &http);
+    let (mut pace, mut told) = (Pace::new(steps), 0);
+    walk(&folder, &mut |path, facts| {
+        let Some((zone, http)) = shared.upgrade().and_then(|shared| shared.serving()) else { return false };
+        match facts {
+            Ok(facts) if know(&zone, &http, path, facts, &mut told) => {}
+            Ok(_) => unlink(path, &http),
+            // The others are known all the same.
+            Err(error) => {
+                http.log(Level::Crit, &format!("opendir() \"{}\" failed ({})", path.display(), errno(&error)));
+            }
         }
         drop((zone, http));
         if pace.is_spent() {
             thread::park_timeout(steps.sleep);
             pace = Pace::new(steps);
         }
-        Ok(())
+        true
     });
     let Some(shared) = shared.upgrade() else { return };
     let Some((zone, http)) = shared.serving() else { return };
-    if let Err(error) = walked {
-        let text = format!("reading the cache \"{}\" failed ({})", folder.display(), errno(&error));
-        http.log(Level::Crit, &text);
-    }
     shared.cold.store(false, Relaxed);
     let block = rustix::fs::statvfs(&folder).map_or(512, |facts| facts.f_bsize);
     let size = zone.size().0;
@@ -159,23 +159,28 @@ fn load(shared: &Weak<Shared>) {
     http.log(Level::Notice, &format!("http file cache: {} {whole}.{rest:03}M, bsize: {block}", folder.display()));
 }
 
-/// Goes through all files below a folder but those in folders for temporary ones.
-fn walk(folder: &Path, each: &mut impl FnMut(&Path, &fs::Metadata) -> io::Result<()>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
+/// Goes through all files below a folder but those in folders for temporary ones, until it is told to stop; tells of
+/// folders that cannot be read, too.
+fn walk(folder: &Path, each: &mut impl FnMut(&Path, io::Result<&fs::Metadata>) -> bool) -> bool {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return each(folder, Err(error)),
+    };
+    entries.flatten().all(|entry| {
+        let path = entry.path();
         // It may be gone by now.
-        let Ok(facts) = fs::symlink_metadata(&path) else { continue };
+        let Ok(facts) = fs::symlink_metadata(&path) else { return true };
         match facts.is_dir() {
-            true if path.file_name().is_some_and(|name| name == "temp") => {}
-            true => walk(&path, each)?,
-            false => each(&path, &facts)?,
+            true if path.file_name().is_some_and(|name| name == "temp") => true,
+            true => walk(&path, each),
+            false => each(&path, Ok(&facts)),
         }
-    }
-    Ok(())
+    })
 }
 
-/// Takes note of a file; `false` if it is none of the cache's (`ngx_http_file_cache_add_file`).
-fn know(zone: &Zone, http: &Http, path: &Path, facts: &fs::Metadata) -> bool {
+/// Takes note of a file; `false` if it is none of the cache's (`ngx_http_file_cache_add_file`). `told` is the
+/// second in which a full zone was logged.
+fn know(zone: &Zone, http: &Http, path: &Path, facts: &fs::Metadata, told: &mut u64) -> bool {
     let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
     if !facts.is_file() || name.len() < 32 {
         return false;
@@ -190,9 +195,8 @@ fn know(zone: &Zone, http: &Http, path: &Path, facts: &fs::Metadata) -> bool {
     }
     let Some(digest) = key::of_name(name) else { return false };
     let known = zone.add(&digest, facts.blocks() * 512, now());
-    if !known {
-        let zone = String::from_utf8_lossy(&zone.path.name);
-        http.log(Level::Alert, &format!("could not allocate node in cache keys zone \"{zone}\""));
+    if !known && std::mem::replace(told, now()) != now() {
+        http.log(Level::Alert, &zone.full());
     }
     known
 }

@@ -17,14 +17,17 @@ use bytes::Bytes;
 pub struct Said {
     /// It may be kept.
     pub keep: bool,
+    /// Neither may what is found in its place: `Set-Cookie` and its kin, but not `no-cache`.
+    pub barred: bool,
     pub validity: Validity,
     /// Which fields of requests it depends on; empty for none.
     pub vary: Bytes,
 }
 
-/// Reads the fields in their order, which matters, without those that are ignored. `now` in seconds since the epoch.
-pub fn read(fields: &Fields, ignore: Mask<Steering>, now: i64) -> Said {
-    let mut reading = Reading { may: true, ..Reading::default() };
+/// Reads the fields in their order, which matters, without those that are ignored. `now` in seconds since the epoch;
+/// `before` is what is known already, which `Expires` does not change.
+pub fn read(fields: &Fields, ignore: Mask<Steering>, now: i64, before: Validity) -> Said {
+    let mut reading = Reading { may: true, validity: before, ..Reading::default() };
     for field in fields {
         let value = &field.value;
         match field.name.len() {
@@ -37,7 +40,7 @@ pub fn read(fields: &Fields, ignore: Mask<Steering>, now: i64) -> Said {
         }
     }
     let keep = reading.may && !reading.forbidden && !reading.expired;
-    Said { keep, validity: reading.validity, vary: reading.vary }
+    Said { keep, barred: !reading.may, validity: reading.validity, vary: reading.vary }
 }
 
 #[derive(Default)]
@@ -158,7 +161,7 @@ mod tests {
             let (name, value) = line.trim().split_once(": ").unwrap();
             all.push(name.as_bytes().to_vec(), value.as_bytes().to_vec());
         }
-        read(&all, Mask::of(ignore), NOW)
+        read(&all, Mask::of(ignore), NOW, Validity::default())
     }
 
     /// Seconds it may be kept; `no` where it may not, `-` where nothing says so.
@@ -213,7 +216,10 @@ mod tests {
         assert!(!said(all, 0).keep);
         let ignored =
             Steering::CACHE_CONTROL | Steering::EXPIRES | Steering::SET_COOKIE | Steering::X_EXPIRES | Steering::VARY;
-        assert_eq!(said(all, ignored), Said { keep: true, validity: Validity::default(), vary: Bytes::new() });
+        assert_eq!(
+            said(all, ignored),
+            Said { keep: true, barred: false, validity: Validity::default(), vary: Bytes::new() }
+        );
     }
 
     #[test]

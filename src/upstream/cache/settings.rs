@@ -262,7 +262,9 @@ impl FromArgs for Arc<Zone> {
             return Err(Fault::at(at, text).also(earlier, "defined here"));
         }
         let folder = path.folder.as_os_str().as_bytes();
-        if let Some(earlier) = args.scope.first_use(Kind::TempFolder, folder) {
+        // nginx compares what is written: with a slash at its end it is another one.
+        let slash = args.word(0).value.ends_with(b"/");
+        if let Some(earlier) = args.scope.first_use(Kind::TempFolder, folder).filter(|_| !slash) {
             let text = [b"the same path name \"", folder, b"\" used"].concat();
             return Err(Fault::at(at, text).also(earlier, "used here"));
         }

@@ -170,6 +170,11 @@ impl Zone {
         String::from_utf8_lossy(&self.path.name).into_owned()
     }
 
+    /// What there is to log when there is no room for a key.
+    pub(super) fn full(&self) -> String {
+        format!("could not allocate node in cache keys zone \"{}\"", self.name())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Nodes> {
         lock(&self.shared().nodes)
     }
@@ -209,23 +214,24 @@ impl Zone {
 
     /// A request has to do with a key from now on; `again` if it had before. Tells what there is, and its facts.
     pub(super) fn hold(&self, digest: &Digest, min_uses: usize, again: bool, now: i64) -> (Known, Facts) {
+        let now = u64::try_from(now).unwrap_or(0);
         let mut nodes = self.lock();
         if nodes.all.get(digest).is_none() && self.is_full(&mut nodes) {
             drop(nodes);
-            self.force_out();
+            self.force_out(now);
             nodes = self.lock();
             if nodes.all.len() >= self.capacity() {
                 return (Known::NoRoom, Facts::default());
             }
         }
-        let expire = u64::try_from(now).unwrap_or(0) + self.path.inactive;
+        let expire = now + self.path.inactive;
         let is_new = nodes.touch(digest, expire);
         let Some(node) = nodes.all.get_mut(digest) else { return (Known::NoRoom, Facts::default()) };
         if !again {
             node.count += 1;
             node.uses += 1;
         }
-        let over = node.error != 0 && node.valid < now;
+        let over = node.error != 0 && u64::try_from(node.valid).is_ok_and(|valid| valid < now);
         if is_new || over {
             *node = Node {
                 expire,
@@ -234,6 +240,7 @@ impl Zone {
                 count: node.count,
                 uses: node.uses,
                 updating: node.updating,
+                deleting: node.deleting,
                 lock_time: node.lock_time,
                 waiting: node.waiting.take(),
                 ..Node::default()
@@ -380,23 +387,28 @@ impl Zone {
     }
 
     /// Takes the file of the key that was not asked for for the longest time (`ngx_http_file_cache_forced_expire`).
-    pub(super) fn force_one(&self) -> Out {
+    pub(super) fn force_one(&self, now: u64) -> Out {
         let mut nodes = self.lock();
-        let free = nodes.all.oldest().take(20).find(|(_, node)| node.count == 0).map(|(digest, _)| *digest);
-        match free {
-            Some(digest) => nodes.begin_delete(digest),
-            None if nodes.all.len() == 0 => Out::Wait(10),
-            None => Out::Wait(1),
+        // Those that requests have to do with go behind all others.
+        for _ in 0..20 {
+            let Some((digest, node)) = nodes.all.oldest().next() else { return Out::Wait(10) };
+            let (digest, count) = (*digest, node.count);
+            if count == 0 {
+                return nodes.begin_delete(digest);
+            }
+            nodes.touch(&digest, now + self.path.inactive);
         }
+        Out::Wait(1)
     }
 
     /// The file that was taken is gone.
     pub(super) fn deleted(&self, digest: &Digest) {
+        let there = self.file(digest).exists();
         let mut nodes = self.lock();
         let Some(node) = nodes.all.get_mut(digest) else { return };
         node.count = node.count.saturating_sub(1);
         // Another one has come meanwhile, unless it was that one that was removed.
-        let stays = !std::mem::take(&mut node.deleting) && node.exists && self.file(digest).exists();
+        let stays = !std::mem::take(&mut node.deleting) && node.exists && there;
         if node.count == 0 && !stays {
             let freed = node.fs_size;
             nodes.all.remove(digest);
@@ -426,8 +438,8 @@ impl Zone {
     }
 
     /// Makes room for a key.
-    fn force_out(&self) {
-        if let Out::Delete(digest) = self.force_one() {
+    fn force_out(&self, now: u64) {
+        if let Out::Delete(digest) = self.force_one(now) {
             super::manager::delete(self, &digest);
         }
     }

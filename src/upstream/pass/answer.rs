@@ -141,22 +141,14 @@ pub(super) fn respond(
         selection.passed_on(now);
     }
     body.hold(selection, began, job.source(peer));
-    if let Some(response) = cached::instead(exchange, job, &head) {
+    if let Some(phase) = cached::instead(exchange, job, &head) {
         body.forgo(false);
         body.report(exchange);
-        return Phase::Break(Break::Answer(response));
+        return phase;
     }
     let ignore = job.rules.passing.ignore_headers;
     // Holds behind a redirect, too.
     steer(exchange, &job.rules, &head.fields);
-    if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(Steering::REDIRECT)) {
-        body.forgo(false);
-        body.report(exchange);
-        let target = target.to_vec();
-        head.fields.iter().for_each(|field| carry(exchange, job, field));
-        exchange.upstream_fields = head.fields;
-        return Phase::Break(accel_redirect(exchange, &target));
-    }
     if intercepted {
         body.forgo(false);
         body.report(exchange);
@@ -169,13 +161,21 @@ pub(super) fn respond(
         cached::intercepted(exchange, job, head.status);
         return Phase::Break(Break::Status(head.status));
     }
+    if let Some(target) = head.fields.get("x-accel-redirect").filter(|_| !ignore.has(Steering::REDIRECT)) {
+        body.forgo(false);
+        body.report(exchange);
+        let target = target.to_vec();
+        head.fields.iter().for_each(|field| carry(exchange, job, field));
+        exchange.upstream_fields = head.fields;
+        return Phase::Break(accel_redirect(exchange, &target));
+    }
     let mut response = translate(exchange, &job.rules, &head);
     if head.status == 101 && exchange.head.upgrade || job.rules.tunnel {
         response.upgrade = true;
         exchange.tunnel_timeout = job.rules.passing.read_timeout.0;
     }
     let buffered = buffering(job.rules.passing, &head.fields) && !response.upgrade;
-    let kept = if buffered { cached::keep(exchange, job, &mut head) } else { None };
+    let kept = if buffered { cached::keep(exchange, job, &mut head, &response) } else { None };
     // What is not kept by now never will be.
     exchange.state.upstream.cache.entry = None;
     if job.rules.caching.is_some()
@@ -186,12 +186,16 @@ pub(super) fn respond(
     let is_kept = kept.is_some();
     if let Some(kept) = kept {
         body.store(kept);
+        // An answer without a body is there already.
+        body.forgo(true);
     }
     exchange.upstream_fields = std::mem::take(&mut head.fields);
     if response.bodyless(exchange) && !response.upgrade {
         body.forgo(exchange.method != Method::Head);
         body.report(exchange);
-        body.read_out(&exchange.connection.worker);
+        if is_kept {
+            response.aside = Body::Upstream(body);
+        }
     } else {
         if buffered {
             if let Some(rate) = &job.rules.passing.limit_rate {

@@ -9,7 +9,8 @@ use crate::{
     },
     upstream::{
         Failure, Reason,
-        body::{Lease, UpstreamBody},
+        body::UpstreamBody,
+        lease::Lease,
         link::{Link, Outbound, Sending},
         peer::Peer,
         pool::Key,

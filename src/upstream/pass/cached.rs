@@ -12,7 +12,7 @@ use crate::{
         exchange::{Exchange, Method},
         heads::{ResponseHead, response::Progress},
         phase::{Break, Phase},
-        response::Response,
+        response::{self, Response},
         subrequest,
     },
     observe::error_log::Level,
@@ -37,7 +37,7 @@ pub struct State {
     /// Until its answer is there, or is being kept.
     pub entry: Option<Box<Entry>>,
     /// It fetches an answer anew that was given already, and has this task from the request that was given it.
-    background: bool,
+    pub background: bool,
     turn: Option<Turn>,
     /// The answer is one that was kept.
     given: bool,
@@ -221,7 +221,7 @@ fn update_in_background(exchange: &Exchange, entry: &mut Entry) -> bool {
     let worker = Rc::clone(&exchange.connection.worker);
     tokio::task::spawn_local(async move {
         if let Some(answered) = subrequest::answer_again(child).await
-            && let Some(body) = answered.response.body.upstream()
+            && let Some(body) = answered.response.upstream()
         {
             body.read_out(&worker);
         }
@@ -249,11 +249,11 @@ fn give(exchange: &mut Exchange, rules: &Rules<'_>, dialect: &Dialect, entry: &m
         }
     };
     // What it says of being kept decides who looks at the client's conditions.
-    let said = heard(exchange, rules, &head, entry);
+    let keep = heard(exchange, rules, &head, entry);
     let (body, length) = entry.body();
     exchange.state.upstream.cache.given = true;
     let mut response = answer::translate(exchange, rules, &head);
-    response.passed = !said;
+    response.passed = !(entry.keeps && keep);
     response.single_range = false;
     answer::steer(exchange, rules, &head.fields);
     exchange.upstream_fields = head.fields;
@@ -265,38 +265,38 @@ fn give(exchange: &mut Exchange, rules: &Rules<'_>, dialect: &Dialect, entry: &m
     Some(response)
 }
 
-/// Notes what an answer says of being kept; whether it may be.
+/// Notes what an answer says of being kept; whether it may be by that.
 fn heard(exchange: &Exchange, rules: &Rules<'_>, head: &ResponseHead, entry: &mut Entry) -> bool {
-    let said = policy::read(&head.fields, rules.passing.ignore_headers, seconds(exchange));
-    entry.keeps &= said.keep;
+    let now = exchange.connection.worker.clock.unix();
+    let said = policy::read(&head.fields, rules.passing.ignore_headers, now, entry.validity);
+    entry.keeps &= !said.barred;
     entry.validity = said.validity;
     entry.vary(said.vary);
-    entry.keeps
+    said.keep
 }
 
 /// The head of an answer is here: notes what it says of being kept, and finds the old answer that is given in its place,
 /// where it tells that it still holds, or nothing better.
-pub(super) fn instead(exchange: &mut Exchange, job: &Job<'_>, head: &ResponseHead) -> Option<Box<Response>> {
+pub(super) fn instead(exchange: &mut Exchange, job: &Job<'_>, head: &ResponseHead) -> Option<Phase> {
     let mut entry = exchange.state.upstream.cache.entry.take()?;
     let caching = job.rules.caching?;
-    heard(exchange, &job.rules, head, &mut entry);
-    let mut response = None;
+    let keep = heard(exchange, &job.rules, head, &mut entry);
     if exchange.state.upstream.cache.is(Status::Expired) {
         let case = super::repeatable(head.status).unwrap_or(0);
         if caching.use_stale.has(case) {
-            response = stale(exchange, job, &mut entry);
-        } else if head.status == 304 && caching.revalidate {
-            response = revalidated(exchange, job, caching, &mut entry);
+            return Some(stale(exchange, job, &mut entry));
+        }
+        if head.status == 304 && caching.revalidate {
+            return Some(revalidated(exchange, job, caching, &mut entry));
         }
     }
-    if response.is_none() {
-        exchange.state.upstream.cache.entry = Some(entry);
-    }
-    response
+    entry.keeps &= keep;
+    exchange.state.upstream.cache.entry = Some(entry);
+    None
 }
 
 /// The old answer, where no better one is to be had (`_cache_use_stale`).
-pub(super) fn old(exchange: &mut Exchange, job: &Job<'_>, case: u32) -> Option<Box<Response>> {
+pub(super) fn old(exchange: &mut Exchange, job: &Job<'_>, case: u32) -> Option<Phase> {
     let state = &mut exchange.state.upstream.cache;
     if !state.is(Status::Expired) {
         return None;
@@ -306,38 +306,48 @@ pub(super) fn old(exchange: &mut Exchange, job: &Job<'_>, case: u32) -> Option<B
         return None;
     }
     let mut entry = state.entry.take()?;
-    stale(exchange, job, &mut entry)
+    Some(stale(exchange, job, &mut entry))
 }
 
-fn stale(exchange: &mut Exchange, job: &Job<'_>, entry: &mut Entry) -> Option<Box<Response>> {
+fn stale(exchange: &mut Exchange, job: &Job<'_>, entry: &mut Entry) -> Phase {
     exchange.state.upstream.cache.set(Status::Stale);
-    give(exchange, &job.rules, &job.request.dialect, entry)
+    Phase::Break(match give(exchange, &job.rules, &job.request.dialect, entry) {
+        Some(response) => Break::Answer(response),
+        None => Break::Status(500),
+    })
 }
 
 /// The upstream says that the old answer still holds.
-fn revalidated(exchange: &mut Exchange, job: &Job<'_>, caching: &Caching, entry: &mut Entry) -> Option<Box<Response>> {
+fn revalidated(exchange: &mut Exchange, job: &Job<'_>, caching: &Caching, entry: &mut Entry) -> Phase {
     exchange.state.upstream.cache.set(Status::Revalidated);
     let said = entry.validity;
-    entry.expire();
-    let response = give(exchange, &job.rules, &job.request.dialect, entry)?;
-    let mut validity = if said.until == 0 { entry.validity } else { said };
-    if validity.until == 0 {
-        let seconds_valid = caching.valid(response.status);
-        if seconds_valid == 0 {
-            return Some(response);
-        }
-        validity.until = seconds(exchange) + seconds_valid;
+    let Some(response) = give(exchange, &job.rules, &job.request.dialect, entry) else {
+        return Phase::Break(Break::Status(500));
+    };
+    if said.until != 0 {
+        entry.validity = said;
     }
-    entry.renew(exchange, validity);
-    Some(response)
+    if remember_until(exchange, caching, entry, response.status) {
+        entry.renew(exchange, entry.validity);
+    }
+    Phase::Break(Break::Answer(response))
 }
 
 /// Has the answer kept that is on its way to the client, if it may be. It was asked for as often as it takes.
-pub(super) fn keep(exchange: &mut Exchange, job: &Job<'_>, head: &mut ResponseHead) -> Option<Box<Store>> {
+pub(super) fn keep(
+    exchange: &mut Exchange,
+    job: &Job<'_>,
+    head: &mut ResponseHead,
+    response: &Response,
+) -> Option<Box<Store>> {
     let mut entry = exchange.state.upstream.cache.entry.take()?;
     let caching = job.rules.caching?;
     entry.close();
-    // What speaks against it may be a field of this answer.
+    // What speaks against it may be a field of this answer, as it came or as it goes.
+    if !caching.no_cache.0.is_empty() {
+        exchange.sent.status = response.status;
+        exchange.sent.text = response::preview(exchange, response);
+    }
     mem::swap(&mut exchange.upstream_fields, &mut head.fields);
     let not = caching.no_cache.test(exchange);
     mem::swap(&mut exchange.upstream_fields, &mut head.fields);
@@ -368,7 +378,7 @@ pub(super) fn keep(exchange: &mut Exchange, job: &Job<'_>, head: &mut ResponseHe
     if let Some((status, _)) = &exchange.state.upstream.cache.status {
         entry.fared = *status;
     }
-    let start = entry.begin_file(exchange, &text);
+    let start = entry.begin_file(exchange, &text)?;
     let folder = &job.rules.passing.bounds.as_ref()?.folder;
     let created = Store::cache(folder, entry, &start);
     created.map_err(|error| exchange.log(Level::Crit, &format!("{error} while reading upstream"))).ok()
@@ -388,12 +398,13 @@ pub(super) fn intercepted(exchange: &mut Exchange, job: &Job<'_>, status: u16) {
 /// No upstream has answered: that may be remembered, too (`ngx_http_upstream_finalize_request`).
 pub(super) fn failed(exchange: &mut Exchange, job: &Job<'_>, status: u16) {
     let Some(mut entry) = exchange.state.upstream.cache.entry.take() else { return };
+    // What an answer said does not count for this.
+    entry.expire();
     if matches!(status, 502 | 504)
         && entry.keeps
         && let Some(caching) = job.rules.caching
-        && caching.valid(status) != 0
+        && remember_until(exchange, caching, &mut entry, status)
     {
-        entry.validity.until = seconds(exchange) + caching.valid(status);
         entry.keep_error(status);
     }
 }
@@ -405,7 +416,7 @@ fn remember_until(exchange: &Exchange, caching: &Caching, entry: &mut Entry, sta
         if valid == 0 {
             return false;
         }
-        entry.validity.until = seconds(exchange) + valid;
+        entry.validity.until = exchange.connection.worker.clock.unix().saturating_add(valid);
     }
     true
 }
@@ -413,8 +424,4 @@ fn remember_until(exchange: &Exchange, caching: &Caching, entry: &mut Entry, sta
 /// Whether the answer to a request without a body is fetched with one, to be kept (`proxy_cache_convert_head`).
 pub fn converts_head(exchange: &Exchange, caching: &Caching) -> bool {
     exchange.method == Method::Head && caching.convert_head && exchange.state.upstream.cache.entry.is_some()
-}
-
-fn seconds(exchange: &Exchange) -> i64 {
-    i64::try_from(exchange.connection.worker.clock.now().as_secs()).unwrap_or(i64::MAX)
 }

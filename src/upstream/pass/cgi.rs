@@ -5,7 +5,7 @@ use super::{Job, Passing, Request, Rules, cached};
 use crate::{
     config::{
         Args, FromArgs, Handle, List,
-        values::{Wants, parse_known_url, parse_url},
+        values::{Url, Wants, parse_known_url, parse_url},
     },
     http::{
         exchange::Exchange,
@@ -15,10 +15,10 @@ use crate::{
     },
     observe::error_log::Level,
     syntax::Fault,
-    upstream::{Group, cache::Caching, wire::answer::Dialect},
+    upstream::{cache::Caching, wire::answer::Dialect},
 };
 use bytes::Bytes;
-use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
+use std::{borrow::Cow, ops::RangeInclusive};
 
 /// What one of the rooms is about.
 pub struct Protocol {
@@ -44,23 +44,28 @@ pub async fn answer(
     streams: bool,
     request: impl FnOnce(&Exchange) -> Result<Request, String>,
 ) -> Phase {
-    let group = match pass {
-        Pass::Group(handle) => exchange.http.upstreams[handle.0 as usize].clone().ok_or((500, String::new())),
-        // On the heap: looking names up is large and rare, and every request carries what may be awaited.
-        Pass::Variable(template) => Box::pin(evaluated(exchange, &template.evaluate(exchange), protocol)).await,
-    };
-    let group = match group {
-        Ok(group) => group,
-        Err((status, text)) => {
-            exchange.log(Level::Err, &text);
-            return Phase::Break(Break::Status(status));
-        }
+    let url = match pass {
+        Pass::Group(_) => None,
+        Pass::Variable(template) => match evaluated(&template.evaluate(exchange), protocol) {
+            Ok(url) => Some(url),
+            Err(text) => return refuse(exchange, 500, &text),
+        },
     };
     super::prepare(exchange, passing, streams).await?;
     let rules = Rules { hidden: protocol.hidden, caching: Some(caching), ..Rules::new(passing, protocol.directive) };
     let key =
         |exchange: &Exchange| caching.key.as_ref().map_or_else(Vec::new, |key| key.evaluate(exchange).into_owned());
     cached::look_up(exchange, &rules, &protocol.dialect, key).await?;
+    let group = match (pass, url) {
+        // On the heap: looking names up is large and rare, and every request carries what may be awaited.
+        (_, Some(url)) => Box::pin(upstream::reach(exchange, url)).await,
+        (Pass::Group(handle), _) => exchange.http.upstreams[handle.0 as usize].clone().ok_or((500, String::new())),
+        (Pass::Variable(_), None) => Err((500, String::new())),
+    };
+    let group = match group {
+        Ok(group) => group,
+        Err((status, text)) => return refuse(exchange, status, &text),
+    };
     let request = match request(exchange) {
         Ok(request) => request,
         Err(text) => {
@@ -73,12 +78,16 @@ pub async fn answer(
     super::pass(exchange, &job).await
 }
 
+fn refuse(exchange: &Exchange, status: u16, text: &str) -> Phase {
+    exchange.log(Level::Err, text);
+    Phase::Break(Break::Status(status))
+}
+
 /// `ngx_http_fastcgi_eval` and its twins: the address was made of variables.
-async fn evaluated(exchange: &Exchange, url: &[u8], protocol: &Protocol) -> Result<Arc<Group>, (u16, String)> {
-    let rest = (protocol.bare)(url).map_err(|text| (500, text.to_owned()))?;
-    let url = parse_known_url(rest, Wants::default())
-        .map_err(|error| (500, format!("{error} in upstream \"{}\"", String::from_utf8_lossy(rest))))?;
-    upstream::reach(exchange, url).await
+fn evaluated(url: &[u8], protocol: &Protocol) -> Result<Url, String> {
+    let rest = (protocol.bare)(url)?;
+    parse_known_url(rest, Wants::default())
+        .map_err(|error| format!("{error} in upstream \"{}\"", String::from_utf8_lossy(rest)))
 }
 
 /// Where `_pass` leads.

@@ -81,7 +81,9 @@ pub async fn pass(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
 async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
     // From here on the request ends if its client leaves: nobody would read the answer.
     let stored = job.rules.passing.store.value != settings::Store::Off || exchange.state.upstream.cache.keeps();
-    exchange.connection.abortable.set(!job.rules.passing.ignore_client_abort && !stored);
+    if !exchange.state.upstream.cache.background {
+        exchange.connection.abortable.set(!job.rules.passing.ignore_client_abort && !stored);
+    }
     let clock = &Rc::clone(&exchange.connection.worker).clock;
     let started = clock.instant();
     let mut selection = job.group.select(choose::client(exchange, &job.group));
@@ -185,10 +187,7 @@ async fn attempts(exchange: &mut Exchange, job: &Job<'_>) -> Phase {
 
 /// What is answered when nobody else can be asked: an old answer, or the status.
 fn instead_of(exchange: &mut Exchange, job: &Job<'_>, case: u32, status: u16) -> Phase {
-    match cached::old(exchange, job, case) {
-        Some(response) => Phase::Break(Break::Answer(response)),
-        None => Phase::Break(Break::Status(status)),
-    }
+    cached::old(exchange, job, case).unwrap_or(Phase::Break(Break::Status(status)))
 }
 
 /// Ends a request whose client has left while an upstream was asked: what is known of the attempt is noted

@@ -138,6 +138,7 @@ impl Passing {
                 memory: count.saturating_mul(each),
                 file: self.max_temp_file_size.map_or(1 << 30, |file| file.0 as u64),
                 write: self.temp_file_write_size.map_or(2 * size, |write| write.0),
+                aside: false,
                 folder,
             };
             if self.bounds.as_deref() != Some(&bounds) {

@@ -21,6 +21,9 @@ pub trait Pieces {
         None
     }
 
+    /// The file that was taken has ended there, before it should have.
+    fn file_ended(&mut self, _at: u64) {}
+
     /// The lines of the fields that follow behind a body in the chunked coding, once it has ended.
     fn trailers(&mut self) -> Bytes {
         Bytes::new()
@@ -99,9 +102,11 @@ impl<B: Pieces> Sending<B> {
         file.offset += n;
         file.left -= n.min(file.left);
         // It has become shorter.
-        self.cut |= n == 0;
-        if self.cut {
-            self.body = None;
+        if n == 0 {
+            self.cut = true;
+            if let Some(mut body) = self.body.take() {
+                body.file_ended(file.offset);
+            }
         }
         if self.cut || file.left == 0 {
             self.file = None;

@@ -12,6 +12,7 @@ pub use cookies::{DomainRule, FlagsRule, PathRule};
 pub use redirect::Redirects;
 pub use request::SetHeader;
 pub use rewrite::Rewrites;
+use target::{Names, Refusal};
 pub use target::{Pass, Target};
 
 use super::Room;
@@ -106,14 +107,12 @@ pub struct State {
 pub async fn content(exchange: &mut Exchange) -> Phase {
     let conf = Arc::clone(&exchange.location.settings.proxy);
     let Some(pass) = &conf.pass else { return Phase::Continue(()) };
-    let target = match pass.target(exchange).await {
+    let target = match pass.target(exchange) {
         Ok(target) => target,
-        Err(refusal) => {
-            exchange.log(Level::Err, &refusal.text);
-            return Phase::Break(Break::Status(refusal.status));
-        }
+        Err(refusal) => return refuse(exchange, &refusal),
     };
-    exchange.state.proxy = State { host: target.host.clone(), port: target.port.clone() };
+    let names = target.names.clone();
+    exchange.state.proxy = State { host: names.host.clone(), port: names.port.clone() };
     let streams = conf.set_body.is_none() && (!exchange.head.chunked || conf.http_version == Version::Http11);
     pass::prepare(exchange, &conf.passing, streams).await?;
     let uri = request::uri(exchange, pass, &target);
@@ -132,22 +131,33 @@ pub async fn content(exchange: &mut Exchange) -> Phase {
     };
     let key = |exchange: &Exchange| match &conf.caching.key {
         Some(key) => key.evaluate(exchange).into_owned(),
-        None => [&b"http://"[..], &target.host, &uri].concat(),
+        None => [&names.key[..], &uri].concat(),
     };
     cached::look_up(exchange, &rules, &Dialect::Http, key).await?;
-    let request = request::build(exchange, &conf, &target, &uri);
+    let group = match target.group(exchange).await {
+        Ok(group) => group,
+        Err(refusal) => return refuse(exchange, &refusal),
+    };
+    let request = request::build(exchange, &conf, &group, &names, &uri);
     let connecting = conf.passing.connecting(exchange);
-    let job = Job { group: target.group, connecting, rules, request, scheme: "http://", uri };
+    let job = Job { group, connecting, rules, request, scheme: "http://", uri };
     pass::pass(exchange, &job).await
+}
+
+fn refuse(exchange: &Exchange, refusal: &Refusal) -> Phase {
+    exchange.log(Level::Err, &refusal.text);
+    Phase::Break(Break::Status(refusal.status))
 }
 
 /// The request by which a peer of the location's group is checked, for this path in the place of the client's
 /// (`health_check`).
 pub async fn check(exchange: &mut Exchange, uri: &[u8]) -> Option<Request> {
     let conf = Arc::clone(&exchange.location.settings.proxy);
-    let target = conf.pass.as_ref()?.target(exchange).await.ok()?;
-    exchange.state.proxy = State { host: target.host.clone(), port: target.port.clone() };
-    Some(request::build(exchange, &conf, &target, uri))
+    let target = conf.pass.as_ref()?.target(exchange).ok()?;
+    let names = target.names.clone();
+    exchange.state.proxy = State { host: names.host.clone(), port: names.port.clone() };
+    let group = target.group(exchange).await.ok()?;
+    Some(request::build(exchange, &conf, &group, &names, uri))
 }
 
 /// `proxy_http_version`.

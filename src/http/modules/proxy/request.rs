@@ -1,6 +1,6 @@
 //! The request as it goes to the upstream: its line, its fields, its framing.
 
-use super::{Conf, Pass, Target, Version};
+use super::{Conf, Names, Pass, Target, Version};
 use crate::{
     config::{Args, FromArgs},
     http::{
@@ -12,6 +12,7 @@ use crate::{
     },
     syntax::Fault,
     upstream::{
+        Group,
         pass::{Request, Sends, cached},
         wire::{Frames, answer::Dialect},
     },
@@ -88,7 +89,7 @@ pub(super) fn uri(exchange: &Exchange, pass: &Pass, target: &Target) -> Bytes {
 }
 
 /// The whole request but its body.
-pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8]) -> Request {
+pub(super) fn build(exchange: &Exchange, conf: &Conf, group: &Group, names: &Names, uri: &[u8]) -> Request {
     let mut head = Vec::with_capacity(512);
     let kept = exchange.state.upstream.cache.keeps();
     let method = match &conf.method {
@@ -108,7 +109,7 @@ pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8
     let is_host = |header: &&SetHeader| header.name.eq_ignore_ascii_case(b"host");
     let host = conf.set_header.iter().rfind(is_host).map(|header| header.value.evaluate(exchange));
     let host = host.filter(|host| !host.is_empty() || conf.http_version == Version::Http10);
-    field(&mut head, b"Host", host.as_deref().unwrap_or(&target.host));
+    field(&mut head, b"Host", host.as_deref().unwrap_or(&names.host));
     for header in conf.set_header.iter().filter(|header| !is_host(header)) {
         field(&mut head, &header.name, &header.value.evaluate(exchange));
     }
@@ -152,7 +153,7 @@ pub(super) fn build(exchange: &Exchange, conf: &Conf, target: &Target, uri: &[u8
         frames: if chunked { Frames::Chunked } else { Frames::Plain },
         dialect: Dialect::Http,
         head_only: method.eq_ignore_ascii_case(b"HEAD"),
-        keepalive: conf.http_version == Version::Http11 && target.group.keepalive.connections > 0,
+        keepalive: conf.http_version == Version::Http11 && group.keepalive.connections > 0,
     }
 }
 

@@ -33,17 +33,49 @@ pub struct Pass {
 
 #[derive(Clone, Debug)]
 enum To {
-    Group { handle: Handle, host: Bytes, port: Bytes },
+    Group { handle: Handle, names: Names },
     Variable(Template),
 }
 
 /// Where one request goes.
 pub struct Target {
-    pub group: Arc<Group>,
-    pub host: Bytes,
-    pub port: Bytes,
+    pub names: Names,
     /// The URI that variables gave; used as it is.
     pub uri: Option<Bytes>,
+    to: Reach,
+}
+
+/// What an upstream is called.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// `$proxy_host`.
+    pub host: Bytes,
+    /// `$proxy_port`.
+    pub port: Bytes,
+    /// What the key of a cache begins with where none is written.
+    pub key: Bytes,
+}
+
+enum Reach {
+    Group(Arc<Group>),
+    /// The group is known once the name is.
+    Url(Url),
+}
+
+impl Target {
+    /// Who is asked. This may look a name up.
+    ///
+    /// # Errors
+    /// The name cannot be looked up.
+    pub async fn group(self, exchange: &Exchange) -> Result<Arc<Group>, Refusal> {
+        match self.to {
+            Reach::Group(group) => Ok(group),
+            // On the heap: looking names up is large and rare, and every request carries what may be awaited.
+            Reach::Url(url) => Box::pin(upstream::reach(exchange, url))
+                .await
+                .map_err(|(status, text)| Refusal { status, text }),
+        }
+    }
 }
 
 /// The request cannot be passed.
@@ -82,9 +114,9 @@ impl FromArgs for Pass {
             ));
         }
         let handle = upstream::refer(&url, word, 80, args.scope);
-        let (host, port) = host_and_port(&url);
+        let to = To::Group { handle, names: Names::of(&url) };
         let location = location.unwrap_or_default();
-        Ok(Self { url: Bytes::copy_from_slice(&word.value), span: word.span, location, uri, to: To::Group { handle, host, port } })
+        Ok(Self { url: Bytes::copy_from_slice(&word.value), span: word.span, location, uri, to })
     }
 }
 
@@ -119,16 +151,20 @@ fn location(args: &Args<'_>) -> Result<Option<Bytes>, Fault> {
     }
 }
 
-fn host_and_port(url: &Url) -> (Bytes, Bytes) {
-    if url.unix {
-        return (Bytes::from_static(b"localhost"), Bytes::new());
+impl Names {
+    /// `ngx_http_proxy_set_vars`
+    fn of(url: &Url) -> Self {
+        if url.unix {
+            let key = [b"http://unix:", &url.host[..], b":"].concat().into();
+            return Self { host: Bytes::from_static(b"localhost"), port: Bytes::new(), key };
+        }
+        let port = url.port.to_string();
+        let host: Bytes = match url.has_port && url.port != 80 {
+            true => [&url.host[..], b":", port.as_bytes()].concat().into(),
+            false => Bytes::copy_from_slice(&url.host),
+        };
+        Self { key: [b"http://", &host[..]].concat().into(), host, port: port.into() }
     }
-    let port = url.port.to_string();
-    let host = match url.has_port && url.port != 80 {
-        true => [&url.host[..], b":", port.as_bytes()].concat().into(),
-        false => Bytes::copy_from_slice(&url.host),
-    };
-    (host, port.into())
 }
 
 impl Pass {
@@ -143,32 +179,27 @@ impl Pass {
     /// Where a request goes.
     ///
     /// # Errors
-    /// Variables that give no URL, or a name that cannot be looked up.
-    pub async fn target(&self, exchange: &Exchange) -> Result<Target, Refusal> {
+    /// Variables that give no URL.
+    pub fn target(&self, exchange: &Exchange) -> Result<Target, Refusal> {
         match &self.to {
-            To::Group { handle, host, port } => match &exchange.http.upstreams[handle.0 as usize] {
-                Some(group) => {
-                    Ok(Target { group: Arc::clone(group), host: host.clone(), port: port.clone(), uri: None })
-                }
+            To::Group { handle, names } => match &exchange.http.upstreams[handle.0 as usize] {
+                Some(group) => Ok(Target { names: names.clone(), uri: None, to: Reach::Group(Arc::clone(group)) }),
                 None => Err(Refusal { status: 500, text: "the upstream is not defined".to_owned() }),
             },
-            // On the heap: looking names up is large and rare, and every request carries what may be awaited.
-            To::Variable(template) => Box::pin(evaluated(exchange, &template.evaluate(exchange))).await,
+            To::Variable(template) => evaluated(&template.evaluate(exchange)),
         }
     }
 }
 
 /// `ngx_http_proxy_eval`: the URL was made of variables.
-async fn evaluated(exchange: &Exchange, url: &[u8]) -> Result<Target, Refusal> {
+fn evaluated(url: &[u8]) -> Result<Target, Refusal> {
     let printable = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
     let refuse = |text: String| Refusal { status: 500, text };
     let rest = without_scheme(url).map_err(|_| refuse(format!("invalid URL prefix in \"{}\"", printable(url))))?;
     let wants = Wants { uri_part: true, default_port: 80, ..Wants::default() };
     let parsed = crate::config::values::parse_known_url(rest, wants);
     let url = parsed.map_err(|error| refuse(format!("{error} in upstream \"{}\"", printable(rest))))?;
-    let (host, port) = host_and_port(&url);
     let uri = (!url.uri.is_empty()).then(|| leading_slash(&url.uri));
-    let group = upstream::reach(exchange, url).await.map_err(|(status, text)| Refusal { status, text })?;
-    Ok(Target { group, host, port, uri })
+    Ok(Target { names: Names::of(&url), uri, to: Reach::Url(url) })
 }
 

@@ -52,7 +52,7 @@ impl World {
 
     /// Has an answer kept, as far as the entry allows.
     fn keep(&self, mut entry: Box<Entry>, exchange: &Exchange, body: &str) {
-        let start = entry.begin_file(exchange, HEAD);
+        let start = entry.begin_file(exchange, HEAD).unwrap();
         let path = self.folder.path().join("written");
         let mut file = File::create_new(&path).unwrap();
         file.write_all(&[&start[..], body.as_bytes()].concat()).unwrap();
@@ -171,7 +171,7 @@ async fn of_those_who_find_it_too_old_one_fetches_it_anew() {
 async fn an_answer_says_for_how_long_its_old_form_will_do() {
     let world = World::new();
     let exchange = request("");
-    let now = seconds(&exchange);
+    let now = exchange.connection.worker.clock.unix();
     for (updating, error) in [(0, 0), (now, 0), (0, now), (now, now)] {
         let mut entry = world.entry();
         entry.open(&exchange).await;

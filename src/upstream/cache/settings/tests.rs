@@ -134,7 +134,7 @@ fn a_name_stands_for_one_cache() {
 fn a_folder_belongs_to_one_cache() {
     for other in [
         "proxy_cache_path /c keys_zone=y:1m;",
-        "proxy_cache_path /c/ levels=1 keys_zone=y:1m;",
+        "proxy_cache_path /c levels=1 keys_zone=y:1m;",
         "fastcgi_cache_path /c keys_zone=y:1m;",
         "proxy_temp_path /c;",
         "uwsgi_temp_path /c 1;",
@@ -146,6 +146,7 @@ fn a_folder_belongs_to_one_cache() {
         }
     }
     http(&format!("{PATH}; proxy_temp_path /c/temp; fastcgi_temp_path /c/temp; server {{ }}"));
+    http(&format!("{PATH}; proxy_cache_path /c/ keys_zone=y:1m; server {{ }}"));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use super::*;
 use crate::upstream::cache::settings::Steps;
 
+/// Seconds, where it is no matter when.
+const NOW: u64 = 100;
+
 const FILE: Facts = Facts { uniq: 7, body_start: 400, fs_size: 4096 };
 
 fn path(folder: &str) -> CachePath {
@@ -237,27 +240,40 @@ fn a_key_without_a_file_goes_without_a_word() {
 fn a_file_that_is_asked_for_while_it_is_removed_stays_known() {
     let zone = zone();
     keep(&zone, 1, 4096);
-    assert_eq!(zone.force_one(), Out::Delete(key(1)));
+    assert_eq!(zone.force_one(NOW), Out::Delete(key(1)));
     assert_eq!(ask(&zone, 1), file());
     zone.deleted(&key(1));
     // A new file takes the place of the old one.
     assert_eq!(zone.hold(&key(1), 1, true, 100).0, file());
     zone.stored(&key(1), Ok(FILE));
     assert_eq!(zone.size().0, 4096);
-    assert_eq!(zone.force_one(), Out::Delete(key(1)));
+    assert_eq!(zone.force_one(NOW), Out::Delete(key(1)));
 }
 
 #[test]
 fn the_oldest_goes_first_unless_somebody_has_to_do_with_it() {
     let zone = zone();
-    assert_eq!(zone.force_one(), Out::Wait(10));
+    assert_eq!(zone.force_one(NOW), Out::Wait(10));
     (1..=4).for_each(|number| keep(&zone, number, 4096));
     // The first is used again; the second is being used.
     ask(&zone, 1);
     zone.release(&key(1), None, 1);
     ask(&zone, 2);
-    let order: Vec<_> = (0..4).map(|_| zone.force_one()).collect();
+    let order: Vec<_> = (0..4).map(|_| zone.force_one(NOW)).collect();
     assert_eq!(order, [Out::Delete(key(3)), Out::Delete(key(4)), Out::Delete(key(1)), Out::Wait(1)]);
+}
+
+#[test]
+fn many_that_are_in_use_are_passed_over_in_a_few_looks() {
+    let zone = zone();
+    (1..=31).for_each(|number| keep(&zone, number, 4096));
+    for number in 1..=30 {
+        ask(&zone, number);
+    }
+    ask(&zone, 31);
+    zone.release(&key(31), None, 1);
+    let looks: Vec<_> = (0..3).map(|_| zone.force_one(NOW)).collect();
+    assert_eq!(looks, [Out::Wait(1), Out::Delete(key(31)), Out::Wait(1)]);
 }
 
 #[test]
@@ -268,7 +284,7 @@ fn files_are_too_many_by_their_bytes() {
     assert!(!zone.is_over());
     keep(&zone, 3, 4096);
     assert!(zone.is_over());
-    assert!(matches!(zone.force_one(), Out::Delete(_)));
+    assert!(matches!(zone.force_one(NOW), Out::Delete(_)));
     assert!(!zone.is_over());
 }
 
@@ -337,9 +353,9 @@ fn a_file_that_is_not_the_answer_any_more_goes_with_its_key() {
     zone.release(&key(1), Some((502, 110)), 1);
     assert_eq!((at(111), zone.size().0), (Known::New, 4096));
     zone.release(&key(1), None, 1);
-    assert_eq!(zone.force_one(), Out::Delete(key(1)));
+    assert_eq!(zone.force_one(NOW), Out::Delete(key(1)));
     zone.deleted(&key(1));
-    assert_eq!((zone.force_one(), zone.size().0), (Out::Wait(10), 0));
+    assert_eq!((zone.force_one(NOW), zone.size().0), (Out::Wait(10), 0));
     // Or another answer comes.
     keep(&zone, 1, 4096);
     at(100);
@@ -355,7 +371,7 @@ fn a_file_that_comes_while_another_one_is_removed_is_not_forgotten() {
     let zone = Zone::new(CachePath { levels: vec![], ..path(folder.path().to_str().unwrap()) });
     for arrived in [true, false] {
         keep(&zone, 1, 4096);
-        assert_eq!(zone.force_one(), Out::Delete(key(1)));
+        assert_eq!(zone.force_one(NOW), Out::Delete(key(1)));
         ask(&zone, 1);
         if arrived {
             std::fs::write(zone.file(&key(1)), "new").unwrap();
@@ -367,7 +383,7 @@ fn a_file_that_comes_while_another_one_is_removed_is_not_forgotten() {
         zone.release(&key(1), None, 1);
         if arrived {
             std::fs::remove_file(zone.file(&key(1))).unwrap();
-            assert_eq!(zone.force_one(), Out::Delete(key(1)));
+            assert_eq!(zone.force_one(NOW), Out::Delete(key(1)));
             zone.deleted(&key(1));
         }
     }
